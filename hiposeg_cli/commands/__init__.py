@@ -1,0 +1,1 @@
+"""One file per command: parse, one call into the library, print."""

@@ -1,0 +1,247 @@
+"""COCO instances JSON: polygons, crowds and both kinds of RLE, drawn by pycocotools, the reference rasteriser.
+
+Published ids are category ids. Overlap rule: annotations are painted by descending mask area (small on top), ties by
+annotation id; crowd regions are ignore where nothing else is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.formats.base import Canvas, RawItem, RawLabel, Reader, Target, resolve_target, safe_key, unknown_name
+from hiposeg_cli.labelmap import read_image_size
+
+_KEYS = ("images", "annotations", "categories")
+
+
+class Coco(Reader):
+    """SRC/annotations/instances_*.json (or one JSON in SRC) with images in the folders the JSON implies."""
+
+    name = "coco"
+    default_hierarchy = "coco-80-12"
+    honours = frozenset({"images", "unlabelled"})
+    overlap_rule = "annotations by descending area, the smaller on top, ties by id; crowds are ignore where nothing is drawn"
+
+    def targets(self) -> dict[int, Target]:
+        unlabelled = self.background_target(self.options.unlabelled or self.table.unlabelled)
+        targets: dict[int, Target] = {self._unlabelled: unlabelled, self._crowd: (None, None)}
+        names = {str(key).casefold(): target for key, target in self.table.map.items()}
+        for category_id, name in self._categories.items():
+            if name.casefold() not in names:
+                raise unknown_name(
+                    self._files[0],
+                    f"category (hierarchy {self.hierarchy.name!r}, source coco)",
+                    name,
+                    map(str, self.table.map),
+                )
+            targets[category_id] = resolve_target(names[name.casefold()], self.hierarchy)
+        return targets
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        folder = self.root / "annotations"
+        found = sorted(folder.glob("instances_*.json")) or sorted(folder.glob("*.json")) or sorted(self.root.glob("*.json"))
+        if not found:
+            raise DataError(self.root, "no annotation JSON found (annotations/instances_*.json)", "check the folder")
+        return found
+
+    @cached_property
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        """Split -> parsed and cross-checked JSON."""
+        tables: dict[str, dict[str, Any]] = {}
+        for path in self._files:
+            split = re.sub(r"\d{4}$", "", path.stem.removeprefix("instances_"))
+            tables[split if path.stem.startswith("instances_") else "train"] = _load(path)
+        return tables
+
+    @cached_property
+    def _categories(self) -> dict[int, str]:
+        categories: dict[int, str] = {}
+        for path, table in zip(self._files, self._tables.values(), strict=True):
+            for category in table["categories"]:
+                if categories.setdefault(category["id"], category["name"]) != category["name"]:
+                    raise DataError(path, f"category {category['id']} has another name than in {self._files[0]}", "use one")
+        return categories
+
+    @property
+    def _unlabelled(self) -> int:
+        return max(self._categories) + 1
+
+    @property
+    def _crowd(self) -> int:
+        return max(self._categories) + 2
+
+    def items(self) -> list[RawItem]:
+        items = []
+        for split, table in self._tables.items():
+            folder = self._image_dir(table)
+            for image in sorted(table["images"], key=lambda image: str(image["file_name"])):
+                path = folder / _relative(image)
+                if not path.is_file():
+                    raise DataError(path, f"image {image['id']} of the JSON is missing", "add it, or pass --images FOLDER")
+                key = safe_key(Path(image["file_name"]).with_suffix("").as_posix())
+                items.append(RawItem(key, split, path, f"{split}:{image['id']}"))
+        return items
+
+    def _image_dir(self, table: dict[str, Any]) -> Path:
+        """The folder below which the first image of a JSON is found."""
+        first = _relative(table["images"][0])
+        if self.options.images is not None:
+            return self.options.images
+        folders = [self.root, *sorted(path for path in self.root.rglob("*") if path.is_dir())]
+        for folder in folders:
+            if (folder / first).is_file():
+                return folder
+        raise DataError(self.root, f"image {first} of the JSON is in none of its folders", "pass --images FOLDER")
+
+    @cached_property
+    def _by_image(self) -> dict[str, list[dict[str, Any]]]:
+        index: dict[str, list[dict[str, Any]]] = {}
+        for split, table in self._tables.items():
+            for annotation in table["annotations"]:
+                index.setdefault(f"{split}:{annotation['image_id']}", []).append(annotation)
+        return index
+
+    def read(self, item: RawItem) -> RawLabel:
+        from pycocotools import mask as rle
+
+        height, width = read_image_size(item.image_path)
+        self._check_recorded_size(item, height, width)
+        warnings: list[str] = []
+        drawn: list[tuple[int, dict[str, Any], Any]] = []
+        for annotation in self._by_image.get(item.source, []):
+            try:
+                encoded = _encode(annotation, height, width)
+            except ValueError as error:
+                warnings.append(f"annotation {annotation['id']}: {error}")
+                continue
+            drawn.append((int(rle.area(encoded)), annotation, encoded))
+        canvas = Canvas((height, width), unlabelled=self._unlabelled)
+        for _, annotation, encoded in sorted(drawn, key=lambda entry: (-entry[0], entry[1]["id"])):
+            if not annotation.get("iscrowd"):
+                canvas.paint(rle.decode(encoded).astype(bool), annotation["category_id"])
+        for _, annotation, encoded in drawn:
+            if annotation.get("iscrowd"):
+                free = rle.decode(encoded).astype(bool) & (canvas.ids == self._unlabelled)
+                canvas.ids[free] = self._crowd
+        return RawLabel(canvas.ids, len(drawn), int(canvas.contested.sum()), warnings=tuple(warnings))
+
+    def _check_recorded_size(self, item: RawItem, height: int, width: int) -> None:
+        split, image_id = item.source.split(":", 1)
+        record = self._images[split][image_id]
+        if (record.get("height", height), record.get("width", width)) != (height, width):
+            raise DataError(
+                item.image_path, f"is {width}x{height}, the JSON says {record['width']}x{record['height']}",
+                "use the images the annotations were made on",
+            )  # fmt: skip
+
+    @cached_property
+    def _images(self) -> dict[str, dict[str, Any]]:
+        return {split: {str(image["id"]): image for image in table["images"]} for split, table in self._tables.items()}
+
+
+def _relative(image: dict[str, Any]) -> str:
+    name = str(image["file_name"])
+    safe_key(name)  # refuses names that leave the folder
+    return name
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Parse one JSON file and check its cross references. Raises DataError naming line and column."""
+
+    def no_constant(text: str) -> NoReturn:
+        raise DataError(path, f"holds the value {text}, which is not JSON", "repair the exporter")
+
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=no_constant)
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}:{error.colno}", f"is broken JSON: {error.msg}", "replace the file") from None
+    except RecursionError:
+        raise DataError(path, "is nested too deeply", "is this a COCO file?") from None
+    for key in _KEYS:
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise DataError(path, f"lacks the list {key!r}", "is this an instances JSON?")
+    if not data["images"]:
+        raise DataError(path, "lists no images", "is this an instances JSON?")
+    ids = {key: _unique_ids(path, key, data[key]) for key in _KEYS}
+    for annotation in data["annotations"]:
+        for field, key in (("image_id", "images"), ("category_id", "categories")):
+            if annotation.get(field) not in ids[key]:
+                raise DataError(
+                    path, f"annotation {annotation['id']} has unknown {field} {annotation.get(field)!r}", "repair it"
+                )
+    return data
+
+
+def _unique_ids(path: Path, key: str, entries: list[Any]) -> set[int]:
+    seen: set[int] = set()
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+            raise DataError(path, f"{key}[{position}] has no whole-number id", "repair the exporter")
+        if entry["id"] in seen:
+            raise DataError(path, f"{key} has the id {entry['id']} twice", "keep one")
+        required = {"images": "file_name", "categories": "name"}.get(key)
+        if required and not isinstance(entry.get(required), str):
+            raise DataError(path, f"{key} entry {entry['id']} has no {required}", "repair the exporter")
+        seen.add(entry["id"])
+    return seen
+
+
+def _encode(annotation: dict[str, Any], height: int, width: int) -> Any:
+    """One annotation as a compressed RLE. Raises ValueError, in words, for geometry that must not reach C code."""
+    from pycocotools import mask as rle
+
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        counts, size = segmentation.get("counts"), segmentation.get("size")
+        if size != [height, width]:
+            raise ValueError(f"RLE of size {size}, image of [{height}, {width}]; skipped")
+        _check_counts(_uncompressed(counts) if isinstance(counts, str) else counts, height * width)
+        return segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no segmentation; skipped")
+    polygons = [polygon for polygon in segmentation if _usable(polygon)]
+    if not polygons:
+        raise ValueError("no polygon of three points or more; skipped")
+    return rle.merge(rle.frPyObjects(polygons, height, width))
+
+
+def _usable(polygon: Any) -> bool:
+    """Whether one polygon has three points or more, all finite (a 4-number one would be drawn as a box)."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        return False
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in polygon)
+
+
+def _check_counts(counts: Any, total: int) -> None:
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("RLE counts are not whole numbers >= 0; skipped")
+    if sum(counts) != total:
+        raise ValueError(f"RLE counts sum to {sum(counts)}, not {total}; skipped")
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Run lengths of a compressed RLE string (the LEB128-like code of maskApi.c, rleFrString)."""
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            code = ord(text[position]) - 48 if position < len(text) else -1
+            if not 0 <= code < 64:
+                raise ValueError("RLE string is broken; skipped")
+            value |= (code & 0x1F) << 5 * shift
+            more = bool(code & 0x20)
+            position, shift = position + 1, shift + 1
+            if not more and code & 0x10:
+                value |= -1 << 5 * shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts

@@ -1,0 +1,250 @@
+"""PASCAL-Part (Chen et al. 2014): one MATLAB v5 file per image with object and part masks.
+
+Published ids are `100 * class_ind + part`, with the part numbers of the `part2ind` table that comes with the dataset
+(numbered parts such as wheel_3 folded onto one) and 0 for object pixels outside every part.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
+from hiposeg_cli.formats.base import (
+    Canvas,
+    RawItem,
+    RawLabel,
+    Reader,
+    Target,
+    first_folder,
+    index_images,
+    resolve_target,
+    safe_key,
+    unknown_name,
+)
+
+_VEHICLE = (
+    "frontside leftside rightside backside roofside leftmirror rightmirror fliplate bliplate door_ wheel_ headlight_ window_"
+)
+_CAT = "head leye reye lear rear nose torso neck lfleg lfpa rfleg rfpa lbleg lbpa rbleg rbpa tail"
+_LEGS = "lfuleg lflleg rfuleg rflleg lbuleg lblleg rbuleg rblleg tail"
+_COW = f"head leye reye lear rear muzzle lhorn rhorn torso neck {_LEGS}"
+RAW_PARTS: dict[str, tuple[str, ...]] = {
+    name: tuple(parts.split())
+    for name, parts in {
+        "aeroplane": "body stern lwing rwing tail engine_ wheel_",
+        "bicycle": "fwheel bwheel saddle handlebar chainwheel headlight_",
+        "bird": "head leye reye beak torso neck lwing rwing lleg lfoot rleg rfoot tail",
+        "boat": "",
+        "bottle": "cap body",
+        "bus": _VEHICLE,
+        "car": _VEHICLE,
+        "cat": _CAT,
+        "chair": "",
+        "cow": _COW,
+        "table": "",
+        "dog": f"{_CAT} muzzle",
+        "horse": f"head leye reye lear rear muzzle lfho rfho lbho rbho torso neck {_LEGS}",
+        "motorbike": "fwheel bwheel handlebar saddle headlight_",
+        "person": "head leye reye lear rear lebrow rebrow nose mouth hair torso neck llarm luarm lhand rlarm ruarm rhand "
+        "llleg luleg lfoot rlleg ruleg rfoot",
+        "pottedplant": "pot plant",
+        "sheep": _COW,
+        "sofa": "",
+        "train": "head hfrontside hleftside hrightside hbackside hroofside headlight_ coach_ cfrontside_ cleftside_ "
+        "crightside_ cbackside_ croofside_",
+        "tvmonitor": "screen",
+    }.items()
+}
+"""Object (in class_ind order, from 1) -> raw part names; a trailing `_` stands for the numbered parts `name_1`, ..."""
+
+_OBJECTS = tuple(RAW_PARTS)
+_FIELDS = {"object": ("class", "class_ind", "mask", "parts"), "part": ("part_name", "mask")}
+
+
+class PascalPart(Reader):
+    """SRC/Annotations_Part/*.mat with SRC/JPEGImages/*.jpg; SRC/ImageSets/Main/{train,val}.txt name the splits."""
+
+    name = "pascal-part"
+    default_hierarchy = "pascal-part-108"
+    honours = frozenset({"images", "part_order", "uncovered"})
+    overlap_rule = "objects: later in the file wins; parts within an object: later in the file wins (--part-order published)"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.options.part_order == "area":
+            self.overlap_rule = (
+                "objects: later in the file wins; parts within an object: the smaller wins (--part-order area)"
+            )
+
+    def targets(self) -> dict[int, Target]:
+        uncovered = self.options.uncovered or self.table.uncovered
+        targets = {0: self.background_target(self.table.unlabelled)}
+        where = f"hierarchy {self.hierarchy.name!r}, source pascal-part"
+        for name, parts in self.table.map.items():
+            if name not in RAW_PARTS or not isinstance(parts, dict):
+                raise ConfigError(where, f"{name!r} is not a PASCAL-Part object", did_you_mean(str(name), RAW_PARTS))
+            coarse_id = self.hierarchy.coarse.find(str(name))
+            base = 100 * (_OBJECTS.index(str(name)) + 1)
+            if "__object__" in parts:
+                targets[base] = resolve_target(parts["__object__"], self.hierarchy, ignored=(None, coarse_id))
+            else:
+                targets[base] = (None, coarse_id) if uncovered == "ignore" else self.background_target("background")
+            for number, part in enumerate(RAW_PARTS[str(name)], start=1):
+                target = _match(part, parts, f"{where}, object {name!r}")
+                if target is not None:
+                    targets[base + number] = resolve_target(target, self.hierarchy, ignored=(None, coarse_id))
+        return targets
+
+    def items(self) -> list[RawItem]:
+        folder = self.root / "Annotations_Part"
+        if not folder.is_dir():
+            raise DataError(folder, "no such folder", "name the folder that holds Annotations_Part/")
+        image_dir = self.options.images or first_folder(
+            self.root, ["JPEGImages", "VOC2010/JPEGImages", "VOCdevkit/VOC2010/JPEGImages"], "image folder"
+        )
+        if not image_dir.is_dir():
+            raise DataError(image_dir, "no such folder", "pass --images FOLDER with the VOC2010 photos")
+        images = index_images(image_dir)
+        splits = self._splits()
+        items = []
+        for path in sorted(folder.glob("*.mat")):
+            split = splits.get(path.stem) if splits else "train"
+            if split is None:
+                continue
+            if path.stem not in images:
+                raise DataError(path, f"has no image {image_dir / path.stem}.jpg", "pass --images FOLDER, or add the photo")
+            items.append(RawItem(safe_key(path.stem), split, images[path.stem], path.relative_to(self.root).as_posix()))
+        if not items:
+            raise DataError(folder, "holds no *.mat of the listed splits", "extract trainval.tar.gz of PASCAL-Part")
+        return items
+
+    def _splits(self) -> dict[str, str]:
+        lists = self.root / "ImageSets" / "Main"
+        splits: dict[str, str] = {}
+        for split in ("train", "val"):
+            path = lists / f"{split}.txt"
+            for stem in path.read_text(encoding="utf-8").split() if path.is_file() else []:
+                if stem in splits:
+                    raise DataError(path, f"{stem!r} is listed twice (also in {splits[stem]})", "keep it in one split")
+                splits[stem] = split
+        return splits
+
+    def read(self, item: RawItem) -> RawLabel:
+        path = self.root / item.source
+        objects = _load_objects(path)
+        if not objects:
+            raise DataError(path, "has no objects", "remove the file, or annotate it")
+        shape = objects[0]["mask"].shape
+        self.require_size(item, shape, path)
+        canvas = Canvas(shape, unlabelled=0)
+        objects_seen = np.zeros(shape, dtype=np.int32)
+        contested, part_overlap_px, warnings = np.zeros(shape, dtype=bool), 0, []
+        for entry in objects:
+            number, mask = self._object_number(entry, path), _mask(entry["mask"], shape, path)
+            if not mask.any():
+                warnings.append(f"{entry['class']} has an empty mask; skipped")
+                continue
+            contested |= mask & (objects_seen != 0) & (objects_seen != number)
+            objects_seen[mask] = number
+            layer = self._paint_parts(entry, 100 * number, mask, path, warnings)
+            part_overlap_px += int(layer.contested.sum())
+            canvas.ids[mask] = layer.ids[mask]
+        uncovered_px = int(((canvas.ids % 100 == 0) & (canvas.ids > 0)).sum())
+        return RawLabel(canvas.ids, len(objects), int(contested.sum()), part_overlap_px, uncovered_px, tuple(warnings))
+
+    def _object_number(self, entry: dict[str, Any], path: Path) -> int:
+        name = entry["class"]
+        if name not in RAW_PARTS:
+            raise unknown_name(path, "object", name, RAW_PARTS)
+        number = _OBJECTS.index(name) + 1
+        if entry["class_ind"] != number:
+            raise DataError(path, f"object {name!r} has class_ind {entry['class_ind']}, not {number}", "replace the file")
+        if name not in self.table.map:
+            raise unknown_name(path, f"object (hierarchy {self.hierarchy.name!r})", name, map(str, self.table.map))
+        return number
+
+    def _paint_parts(
+        self, entry: dict[str, Any], base: int, mask: NDArray[np.bool_], path: Path, warnings: list[str]
+    ) -> Canvas:
+        """Paint one object's parts onto its own layer."""
+        layer = Canvas((mask.shape[0], mask.shape[1]), unlabelled=base)
+        parts = [(_part_number(entry["class"], name, path), name, _mask(m, mask.shape, path)) for name, m in entry["parts"]]
+        if self.options.part_order == "area":
+            parts.sort(key=lambda part: -int(part[2].sum()))
+        for number, name, part in parts:
+            if not part.any():
+                warnings.append(f"{entry['class']} {name} has an empty mask; skipped")
+            outside = int((part & ~mask).sum())
+            if outside:
+                warnings.append(f"{entry['class']} {name} reaches {outside} px outside its object; cut off")
+            layer.paint(part & mask, base + number)
+        return layer
+
+
+def _match(part: str, table: dict[str, Any], where: str) -> Any:
+    """The entry of a map for one raw part: its exact name, else the one glob that matches; None when neither does."""
+    spelt = part + "1" if part.endswith("_") else part
+    if part.rstrip("_") in table:
+        return table[part.rstrip("_")]
+    globs = [pattern for pattern in table if fnmatchcase(spelt, pattern)]
+    if len(globs) > 1:
+        raise ConfigError(where, f"part {part!r} matches both {globs[0]!r} and {globs[1]!r}", "make one pattern narrower")
+    return table[globs[0]] if globs else None
+
+
+def _part_number(object_name: str, part_name: str, path: Path) -> int:
+    """Number of a raw part name within its object, numbered parts folded."""
+    parts = RAW_PARTS[object_name]
+    folded = re.sub(r"_\d+$", "_", part_name)
+    if folded not in parts and f"{part_name}_" in parts:  # a bicycle's only headlight may come without a number
+        folded = f"{part_name}_"
+    if folded not in parts:
+        known = [name.rstrip("_") for name in parts]
+        raise unknown_name(path, f"part of {object_name}", part_name, known)
+    return parts.index(folded) + 1
+
+
+def _mask(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
+    if values.shape != tuple(shape):
+        raise DataError(path, f"has masks of {values.shape} and {tuple(shape)}", "replace the file")
+    mask: NDArray[np.bool_] = values > 0
+    return mask
+
+
+def _load_objects(path: Path) -> list[dict[str, Any]]:
+    """Objects of one file: class, class_ind, mask and parts as (name, mask) pairs."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(128)
+        if head.startswith(b"MATLAB 7.3") or head[:8] == b"\x89HDF\r\n\x1a\n":
+            raise DataError(path, "is a MATLAB v7.3 file; PASCAL-Part is v5", "save it with -v7, or use the original")
+        anno = loadmat(path, variable_names=["anno"]).get("anno")
+    except FileNotFoundError:
+        raise DataError(path, "no such file", "check the dataset") from None
+    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError, EOFError, KeyError) as error:
+        raise DataError(path, f"is not a readable MATLAB v5 file ({error})", "replace the file") from None
+    try:
+        objects = anno[0, 0]["objects"]
+        return [_object(objects[0, k], path) for k in range(objects.shape[1])]
+    except (TypeError, IndexError, ValueError, KeyError) as error:
+        raise DataError(path, f"has not the structure anno.objects of PASCAL-Part ({error})", "use the original") from None
+
+
+def _object(entry: Any, path: Path) -> dict[str, Any]:
+    missing = [name for name in _FIELDS["object"] if name not in (entry.dtype.names or ())]
+    if missing:
+        raise DataError(path, f"an object lacks the field {missing[0]!r}", "use the original file")
+    parts = entry["parts"]
+    pairs = [(str(parts[0, k]["part_name"][0]), parts[0, k]["mask"]) for k in range(parts.shape[1])]
+    return {
+        "class": str(entry["class"][0]), "class_ind": int(entry["class_ind"][0, 0]), "mask": entry["mask"], "parts": pairs,
+    }  # fmt: skip

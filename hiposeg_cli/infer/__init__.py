@@ -1,0 +1,1 @@
+"""Inference: photo -> network -> label maps on disk."""

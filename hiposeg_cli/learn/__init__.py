@@ -1,0 +1,1 @@
+"""Training: batches, data, augmentation, prototypes, losses, the loop and its checkpoints."""

@@ -1,0 +1,1 @@
+"""Segmentation networks behind one small seam: segmentation_models_pytorch decoders over timm backbones."""
