@@ -12,6 +12,7 @@ Figures live in their own frame: x forward, y down, the ground at y = 0, about t
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ PAINTS = ("b8382f", "2f6396", "dba830", "e8e5de", "4f8270", "8f959d", "cc7438", 
 COATS = ("6f4a33", "956a3e", "bd8f60", "63605e", "3a3431", "cdbd9f", "a2602f", "8a8175")
 GREENS = ("5a7840", "76894a", "4c6845", "869556")
 WALLS = ("a58f7c", "b7aa97", "8c8f96", "9c6f5b", "c4b59a", "74808a")
-GLASS, TYRE, HUB, WOOD = "46586a", "26262a", "a9abae", "6e5a48"
+DARK, WOOD = "26262a", "6e5a48"
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,11 @@ class Easel:
     pixels: NDArray[np.float64]
     grain: Field
 
-    def fill(self, outline: Points, colour: Colour, *, puff: float = 0.3) -> Mask:
+    def fill(self, outline: Points, colour: Colour, *, puff: float = 0.5) -> Mask:
         """Paint an outline given in pixels, shaded like a rounded body; return the pixels it covers."""
-        size = self.grain.shape[0]
-        covered = np.zeros((size, size), dtype=np.bool_)
-        x0, y0 = np.clip(np.floor(outline.min(axis=0)).astype(int) - 1, 0, size)
-        x1, y1 = np.clip(np.ceil(outline.max(axis=0)).astype(int) + 2, 0, size)
+        covered = np.zeros(self.grain.shape, dtype=np.bool_)
+        x0, y0 = np.clip(np.floor(outline.min(axis=0)).astype(int) - 1, 0, len(covered))
+        x1, y1 = np.clip(np.ceil(outline.max(axis=0)).astype(int) + 2, 0, len(covered))
         if x0 >= x1 or y0 >= y1:
             return covered
         big = Image.new("L", (SUPERSAMPLING * int(x1 - x0), SUPERSAMPLING * int(y1 - y0)))
@@ -86,7 +86,7 @@ class Easel:
         alpha = np.asarray(big.reduce(SUPERSAMPLING), dtype=np.float64) / 255
         box = (slice(y0, y1), slice(x0, x1))
         round_ = ndimage.gaussian_filter(alpha, 0.12 * min(alpha.shape) + 0.6, mode="constant")
-        light = 1 + puff * (round_ - 0.8) + 0.5 * puff * np.linspace(0.8, -0.8, alpha.shape[0])[:, None]
+        light = 1 + puff * (round_ - 0.65) + 0.4 * puff * np.linspace(0.8, -0.8, alpha.shape[0])[:, None]
         tone = colour * (light * self.grain[box])[..., None]
         self.pixels[box] += alpha[..., None] * (tone - self.pixels[box])
         covered[box] = alpha >= 0.5
@@ -116,15 +116,16 @@ def draw_scene(rng: Generator, size_px: int) -> tuple[Image.Image, list[Figure]]
     easel = Easel(_ground(rng, scene, horizon, size_px), grain)
     _backdrop(rng, easel, scene, horizon)
     for _ in range(int(rng.integers(1, 4))):
-        _distractor(rng, easel, rng.uniform(0.1, 0.9) * size_px, rng.uniform(horizon + 4, 0.95 * size_px))
+        _litter(rng, easel, rng.uniform(0.1, 0.9) * size_px, rng.uniform(horizon + 4, 0.95 * size_px))
     figures: list[Figure] = []
-    n_figures = 1 + int(rng.choice(4, p=[0.4, 0.36, 0.17, 0.07]))
+    water = rng.uniform(0.1, 0.6) if scene == "shore" else 0.0  # what is farther than this is a boat
+    n_figures = 1 + int(rng.choice(4, p=[0.45, 0.36, 0.14, 0.05]))
     depths = np.sort(rng.uniform(0, 1, n_figures))
     for slot, depth in zip(rng.permutation(n_figures), depths, strict=True):
         x_px = size_px * (slot + rng.uniform(0.2, 0.8)) / n_figures
-        figure = _place(rng, easel, scene, x_px, horizon, float(depth))
+        figure = _place(rng, easel, x_px, horizon, float(depth), shore=scene == "shore", afloat=bool(depth < water))
         hidden = figure.mask.copy()
-        if rng.uniform() < 0.4:
+        if rng.uniform() < 0.35:
             clutter = _clutter(rng, easel, x_px + rng.normal(0, 0.2) * size_px, horizon, float(depth))
             figure.keep(~clutter)
             hidden |= clutter
@@ -134,14 +135,11 @@ def draw_scene(rng: Generator, size_px: int) -> tuple[Image.Image, list[Figure]]
     return _photograph(rng, easel.pixels), [f for f in figures if f.mask.sum() >= MIN_VISIBLE_PX]
 
 
-# ---------------------------------------------------------------- outlines
-
-
 def _rgb(code: str) -> Colour:
     return np.array([int(code[i : i + 2], 16) for i in (0, 2, 4)], dtype=np.float64) / 255
 
 
-def _pick(rng: Generator, codes: Sequence[str], *, spread: float = 0.05) -> Colour:
+def _pick(rng: Generator, codes: Sequence[str], *, spread: float = 0.035) -> Colour:
     """Choose a colour and vary it a little."""
     return np.clip(_rgb(codes[int(rng.integers(len(codes)))]) + rng.normal(0, spread, 3), 0.05, 0.95)
 
@@ -156,6 +154,10 @@ def _smooth(outline: Points, rounds: int = 2) -> Points:
         ahead = np.roll(outline, -1, axis=0)
         outline = np.stack([0.75 * outline + 0.25 * ahead, 0.25 * outline + 0.75 * ahead], axis=1).reshape(-1, 2)
     return outline
+
+
+def _box(x: float, y: float, width: float, height: float) -> Points:
+    return _poly((x, y), (x + width, y), (x + width, y + height), (x, y + height))
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float) -> Points:
@@ -179,171 +181,145 @@ def _curve(start: tuple[float, float], *steps: tuple[float, float]) -> Points:
     return np.asarray(ndimage.gaussian_filter1d(line, 1.0, axis=0, mode="nearest"), dtype=np.float64)
 
 
-# ---------------------------------------------------------------- vehicles
-
-
 def _wheel(rng: Generator, x: float, radius: float, part: str | None) -> list[Shape]:
     """Draw the one wheel that cars, buses and mere litter share."""
-    centre, tyre = -0.9 * radius, _rgb(TYRE) * rng.uniform(0.8, 1.5)
-    hub = _rgb(HUB) * rng.uniform(0.6, 1.05)
-    inner = radius * rng.uniform(0.4, 0.6)
+    tyre, hub, inner = rng.uniform(0.8, 1.5), rng.uniform(0.6, 1.05), radius * rng.uniform(0.4, 0.6)
     return [
-        Shape(_ellipse(x, centre, radius, radius), tyre, part, hides=False),
-        Shape(_ellipse(x, centre, inner, inner), hub, hides=False),
+        Shape(_ellipse(x, -0.9 * radius, radius, radius), _rgb(DARK) * tyre, part, hides=False),
+        Shape(_ellipse(x, -0.9 * radius, inner, inner), _rgb("a9abae") * hub, hides=False),
     ]
 
 
-def _windows(rng: Generator, top: Points, bottom: Points, count: int, part: str | None) -> list[Shape]:
-    """Divide the band between two lines, (2, 2) each, into the panes that cars, buses and walls share."""
-    glass = np.clip(_rgb(GLASS) * rng.uniform(0.7, 1.5) + rng.normal(0, 0.04, 3), 0.05, 0.95)
-    cuts = np.linspace(0, 1, count + 1)
+def _windows(rng: Generator, band: Points, count: int, part: str | None) -> list[Shape]:
+    """Divide a four-cornered band, clockwise from top left, into the panes that cars, buses and houses share."""
+    glass = _pick(rng, ("46586a", "5f7488", "36434f"))
     panes: list[Shape] = []
     for k in range(count):
-        low, high = cuts[k] + 0.06 / count, cuts[k + 1] - 0.06 / count
-        corners = [line[0] + t * (line[1] - line[0]) for line, t in ((top, low), (top, high), (bottom, high), (bottom, low))]
+        cut = np.array([k + 0.06, k + 0.94])[:, None] / count
+        top, bottom = (line[0] + cut * (line[1] - line[0]) for line in (band[:2], band[:1:-1]))
         name = f"{part}_{k + 1}" if part else None
-        panes.append(Shape(np.array(corners), glass * rng.uniform(0.9, 1.1), name, hides=False))
+        panes.append(Shape(np.concatenate([top, bottom[::-1]]), glass * rng.uniform(0.9, 1.1), name, hides=False))
     return panes
 
 
+def _vehicle(rng: Generator, near: str, wall: Points, panes: list[Shape], radius: float, axles: Points) -> list[Shape]:
+    """Put a painted wall on wheels; the roof rim and the bumpers around it belong to no part."""
+    paint, (x0, _), (x1, low) = _pick(rng, PAINTS), wall.min(axis=0) - 0.09, wall.max(axis=0) + (0.09, 0)
+    bumper = _smooth(_poly((x0, low), (x0, -0.33), (x1, -0.33), (x1, low)))
+    wall = _smooth(np.repeat(wall, 2, axis=0))
+    side = "rightside" if near == "r" else "leftside"
+    rim = Shape(wall * (1, 1.06) - (0, 0.02), 0.75 * paint)
+    wheels = [_wheel(rng, x, radius, f"wheel_{k}") for k, x in enumerate(axles + rng.uniform(-0.06, 0.06), start=1)]
+    return [rim, Shape(bumper, _rgb("4a4d52")), Shape(wall, paint, side), *panes, *itertools.chain(*wheels)]
+
+
 def _car(rng: Generator, near: str) -> list[Shape]:
-    paint, trim = _pick(rng, PAINTS), _rgb("3a3d42") * rng.uniform(0.8, 1.5)
     radius, belt = rng.uniform(0.18, 0.23), rng.uniform(0.46, 0.6)
-    roof = belt + rng.uniform(0.3, 0.42)
-    back, front = rng.uniform(-0.88, -0.45), rng.uniform(0.1, 0.42)
+    roof, back, front = belt + rng.uniform(0.3, 0.5), rng.uniform(-0.9, -0.45), rng.uniform(0.1, 0.55)
     screen, low = front + rng.uniform(0.22, 0.36), -0.5 * radius
     cabin = [(back - 0.14, -belt), (back, -roof), (front, -roof), (screen, -belt)]
-    body = _poly((-1, low), (-1, -belt), *cabin, (0.9, -0.9 * belt), (1, -0.7 * belt), (1, low))
-    body = _smooth(np.repeat(body, 2, axis=0), 2)
-    rim = body * (1.0, 1.06) + (0, -0.02)
-    bumper = _smooth(_poly((-1.1, low), (-1.1, -0.62 * belt), (1.1, -0.62 * belt), (1.1, low)))
-    top = _poly((back + 0.07, 0.07 - roof), (front - 0.04, 0.07 - roof))
-    bottom = _poly((back - 0.02, -belt - 0.01), (screen - 0.1, -belt - 0.01))
-    shapes = [Shape(rim, paint * 0.75), Shape(bumper, trim), Shape(body, paint, f"{_side(near)}side")]
-    shapes += _windows(rng, top, bottom, int(rng.integers(2, 4)), "window")
-    for k, x in enumerate((rng.uniform(-0.68, -0.56), rng.uniform(0.56, 0.68)), start=1):
-        shapes += _wheel(rng, x, radius, f"wheel_{k}")
-    return shapes
+    wall = _poly((-1, low), (-1, -belt), *cabin, (0.9, -0.9 * belt), (1, -0.7 * belt), (1, low))
+    sill = [(screen - 0.1, -belt - 0.01), (back - 0.02, -belt - 0.01)]
+    band = _poly((back + 0.07, 0.07 - roof), (front - 0.04, 0.07 - roof), *sill)
+    panes = _windows(rng, band, int(rng.integers(2, 5)), "window")
+    return _vehicle(rng, near, wall, panes, radius, np.array([-0.62, 0.62]))
 
 
 def _bus(rng: Generator, near: str) -> list[Shape]:
-    paint, trim = _pick(rng, PAINTS), _rgb("3a3d42") * rng.uniform(0.8, 1.5)
-    radius, half = rng.uniform(0.15, 0.2), rng.uniform(1.0, 1.25)
-    roof, belt, low = rng.uniform(0.95, 1.2), rng.uniform(0.5, 0.6), -0.45 * radius
-    body = _poly((-half, low), (-half, -roof), (half - 0.1, -roof), (half, -belt), (half, low))
-    body = _smooth(np.repeat(body, 2, axis=0), 2)
-    rim = body * (1.0, 1.05) + (0, -0.02)
-    bumper = _smooth(_poly((-half - 0.07, low), (-half - 0.07, -0.3), (half + 0.08, -0.3), (half + 0.08, low)))
-    stripe = _poly((-half, 0.07 - belt), (-half, 0.16 - belt), (half, 0.16 - belt), (half, 0.07 - belt))
-    top = _poly((0.07 - half, 0.1 - roof), (half - 0.14, 0.1 - roof))
-    bottom = _poly((0.07 - half, -belt), (half - 0.08, -belt))
-    shapes = [Shape(rim, paint * 0.75), Shape(bumper, trim), Shape(body, paint, f"{_side(near)}side")]
-    if rng.uniform() < 0.5:
-        shapes.append(Shape(stripe, _pick(rng, PAINTS), hides=False))
-    shapes += _windows(rng, top, bottom, int(rng.integers(3, 6)), "window")
-    axles = [-0.62 * half, 0.6 * half] if rng.uniform() < 0.7 else [-0.72 * half, -0.36 * half, 0.62 * half]
-    for k, x in enumerate(axles, start=1):
-        shapes += _wheel(rng, x + rng.uniform(-0.05, 0.05), radius, f"wheel_{k}")
-    return shapes
-
-
-def _side(near: str) -> str:
-    return "right" if near == "r" else "left"
+    radius, half = rng.uniform(0.16, 0.21), rng.uniform(1.0, 1.25)
+    roof, belt, low = rng.uniform(0.88, 1.15), rng.uniform(0.48, 0.6), -0.45 * radius
+    wall = _poly((-half, low), (-half, -roof), (half - 0.1, -roof), (half, -belt), (half, low))
+    band = _poly((0.07 - half, 0.1 - roof), (half - 0.14, 0.1 - roof), (half - 0.08, -belt), (0.07 - half, -belt))
+    panes = _windows(rng, band, int(rng.integers(3, 6)), "window")
+    axles = (-0.62, 0.6) if rng.uniform() < 0.7 else (-0.72, -0.36, 0.62)
+    return _vehicle(rng, near, wall, panes, radius, half * np.array(axles))
 
 
 def _boat(rng: Generator, near: str) -> list[Shape]:
     """Build a hull with sails or with a cabin; it has a silhouette only, even where it has windows."""
-    hull = _smooth(np.repeat(_poly((-0.85, 0), (-1, -0.36), (1.1, -0.42), (0.75, 0)), 2, axis=0), 1)
+    hull = _smooth(_poly((-0.85, 0), (-0.85, 0), (-1, -0.4), (-1, -0.4), (1.2, -0.44), (1.1, -0.42), (0.75, 0), (0.75, 0)))
     if rng.uniform() < 0.6:
-        mast, cloth = rng.uniform(1.1, 1.5), _rgb("e9e2d0") * rng.uniform(0.8, 1.05)
-        sail = _poly((0.02, -0.5), (0.02, -mast), (-0.75, -0.52))
-        jib = _poly((0.12, -0.5), (0.12, 0.1 - mast), (0.8, -0.5))
-        rig = [Shape(_limb(_curve((0.06, -0.3), (0, -mast)), 0.09, 0.05), _rgb(WOOD)), Shape(sail, cloth)]
-        return [*rig, Shape(jib, cloth * 0.93), Shape(hull, _pick(rng, PAINTS))]
-    cabin = _smooth(np.repeat(_poly((-0.6, -0.3), (-0.55, -0.8), (0.3, -0.8), (0.45, -0.3)), 2, axis=0), 1)
-    panes = _windows(rng, _poly((-0.48, -0.7), (0.26, -0.7)), _poly((-0.5, -0.48), (0.34, -0.48)), 3, None)
-    return [Shape(cabin, _pick(rng, ("e8e5de",))), *panes, Shape(hull, _pick(rng, PAINTS))]
+        top, cloth = rng.uniform(1.1, 1.5), _rgb("e9e2d0") * rng.uniform(0.8, 1.05)
+        sail, jib = ((0.02, -0.5), (0.02, -top), (-0.75, -0.52)), ((0.12, -0.5), (0.12, 0.1 - top), (0.8, -0.5))
+        rig = [
+            Shape(_box(0.0, -top, 0.14, top), _rgb(WOOD)),
+            Shape(_poly(*sail), cloth),
+            Shape(_poly(*jib), 0.93 * cloth),
+        ]
+        return [*rig, Shape(hull, _pick(rng, PAINTS))]
+    cabin = np.repeat(_poly((-0.6, -0.3), (-0.55, -0.8), (0.3, -0.8), (0.45, -0.3)), 2, axis=0)
+    panes = _windows(rng, _poly((-0.48, -0.7), (0.26, -0.7), (0.34, -0.48), (-0.5, -0.48)), 3, None)
+    return [Shape(_smooth(cabin), _rgb("e2dfd6")), *panes, Shape(hull, _pick(rng, PAINTS))]
 
 
-# ---------------------------------------------------------------- animals
-
-
-def _trunk(rng: Generator, near: str, leg: float, girth: float, tail: Points, *, split: bool) -> list[Shape]:
-    """Build tail, legs and torso from the coats that all animals share; `split` legs have an upper and a lower part."""
-    far, coat = ("l" if near == "r" else "r"), _pick(rng, COATS)
-    sock = coat if rng.uniform() < 0.6 else _pick(rng, COATS)
-    width = rng.uniform(0.22, 0.28)
-    shapes = [Shape(_limb(tail, rng.uniform(0.2, 0.25), rng.uniform(0.18, 0.24)), coat * 0.85, "tail")]
+def _trunk(rng: Generator, near: str, coat: Colour, leg: float, girth: float, tail: Points, leg_parts: str) -> list[Shape]:
+    """Build what all animals share: tail, torso and legs, whose upper and lower half may be named apart."""
+    far, sock = ("l" if near == "r" else "r"), coat if rng.uniform() < 0.6 else _pick(rng, COATS)
+    width, back, belly = rng.uniform(0.22, 0.28), -leg - girth, 0.1 - leg
     legs: list[Shape] = []
-    for side, shade, shift in ((far, 0.72, 0.16), (near, 1.0, 0.0)):
+    for side, shade, shift in ((far, 0.8, 0.18), (near, 1.0, 0.0)):
         for end, hip in (("b", -0.62), ("f", 0.5)):
             swing = rng.uniform(-0.14, 0.14)
-            knee, foot = (swing, 0.55 * leg), (-swing * rng.uniform(0, 1.2) + 0.02, 0.45 * leg + 0.1)
-            line = _curve((hip + shift, -leg - 0.1), knee, foot)
-            lower = _limb(line[6:], 0.75 * width, 0.7 * width)
-            paw = _ellipse(line[-1][0] + 0.05, -0.06, 0.13, 0.07)
-            upper_name, lower_name = (f"{side}{end}uleg", f"{side}{end}lleg") if split else (f"{side}{end}leg",) * 2
-            legs += [Shape(lower, sock * shade, lower_name), Shape(paw, sock * shade * 0.9, lower_name)]
+            line = _curve((hip + shift, -leg - 0.1), (swing, 0.55 * leg), (-0.6 * swing, 0.45 * leg + 0.1))
+            lower, foot = _limb(line[6:], 0.75 * width, 0.7 * width), _ellipse(line[-1, 0] + 0.05, -0.06, 0.13, 0.07)
+            upper_name, lower_name = (f"{side}{end}{half}" for half in leg_parts.split())
+            legs += [Shape(lower, sock * shade, lower_name), Shape(foot, 0.9 * shade * sock, lower_name)]
             legs.append(Shape(_limb(line[:8], 1.35 * width, 0.8 * width), coat * shade, upper_name))
-    back = -leg - girth
-    belly = 0.1 - leg
-    dip = rng.uniform(0, 0.07)
-    xs = _poly((-0.84, back + 0.1), (-0.4, back), (0.1, back + dip), (0.6, back - 0.02), (0.82, back + 0.25))
-    torso = _smooth(np.concatenate([xs, _poly((0.68, belly), (0.1, belly), (-0.4, belly - 0.06), (-0.84, belly))]))
-    shapes += [*legs[:6], Shape(torso, coat, "torso")]
+    spine = [(-0.84, back + 0.1), (-0.4, back), (0.1, back + 0.04), (0.6, back - 0.02), (0.82, back + 0.25)]
+    torso = _smooth(_poly(*spine, (0.68, belly), (0.1, belly), (-0.4, belly - 0.06), (-0.84, belly)))
+    patch = _ellipse(rng.uniform(-0.4, 0.3), 0.55 * back + 0.45 * belly, 0.25, 0.3 * girth)
+    tail = _limb(tail, rng.uniform(0.22, 0.28), rng.uniform(0.2, 0.28))
+    shapes = [Shape(tail, 0.85 * coat, "tail"), *legs[:6], Shape(torso, coat, "torso")]
     if rng.uniform() < 0.35:
-        x, y = rng.uniform(-0.4, 0.3), 0.55 * back + 0.45 * belly
-        shapes.append(Shape(_ellipse(x, y, 0.25, 0.3 * girth), _pick(rng, COATS), hides=False))
+        shapes.append(Shape(patch, _pick(rng, COATS), hides=False))
     return shapes + legs[6:]
 
 
+def _dot(x: float, y: float, radius: float, part: str | None = None) -> Shape:
+    return Shape(_ellipse(x, y, radius, 1.1 * radius), _rgb(DARK), part, hides=False)
+
+
 def _cat(rng: Generator, near: str) -> list[Shape]:
-    leg, girth, far = rng.uniform(0.45, 0.65), rng.uniform(0.45, 0.58), "l" if near == "r" else "r"
-    start, rise = (-0.74, -leg - 0.8 * girth), rng.uniform(0.3, 0.6)
-    shapes = _trunk(rng, near, leg, girth, _curve(start, (-0.3, -0.1), (-0.12, -rise), (0.16, -0.22)), split=False)
-    coat, x, y = shapes[0].colour / 0.85, 0.84, -leg - girth - rng.uniform(0.05, 0.2)
+    coat, leg, girth = _pick(rng, COATS), rng.uniform(0.45, 0.65), rng.uniform(0.45, 0.58)
+    tail = _curve((-0.74, -leg - 0.8 * girth), (-0.3, -0.1), (-0.12, -rng.uniform(0.3, 0.6)), (0.16, -0.22))
+    shapes = _trunk(rng, near, coat, leg, girth, tail, "leg leg")
+    x, y, far = 0.84, -leg - girth - rng.uniform(0.05, 0.2), "l" if near == "r" else "r"
     for side, ear_x in ((far, x - 0.24), (near, x + 0.22)):
         ear = _poly((ear_x - 0.14, y - 0.12), (ear_x, y - rng.uniform(0.5, 0.58)), (ear_x + 0.14, y - 0.12))
-        shapes.append(Shape(ear, coat * 0.85, f"{side}ear"))
-    shapes.append(Shape(_ellipse(x, y, 0.39, 0.34), coat, "head"))
-    for side, eye_x in ((far, x - 0.1), (near, x + 0.18)):
-        shapes.append(Shape(_ellipse(eye_x, y - 0.03, 0.055, 0.07), _rgb("1e2018"), f"{side}eye", hides=False))
-    return [*shapes, Shape(_ellipse(x + 0.05, y + 0.14, 0.06, 0.04), _rgb("4a2f2c"), hides=False)]
+        shapes.append(Shape(ear, 0.85 * coat, f"{side}ear"))
+    eyes = [_dot(x - 0.1, y - 0.03, 0.06, f"{far}eye"), _dot(x + 0.18, y - 0.03, 0.06, f"{near}eye")]
+    return [*shapes, Shape(_ellipse(x, y, 0.39, 0.34), coat, "head"), *eyes, _dot(x + 0.05, y + 0.14, 0.05)]
 
 
 def _dog(rng: Generator, near: str) -> list[Shape]:
-    leg, girth = rng.uniform(0.55, 0.8), rng.uniform(0.42, 0.55)
-    start = (-0.74, -leg - 0.85 * girth)
-    shapes = _trunk(rng, near, leg, girth, _curve(start, (-0.26, rng.uniform(-0.35, 0.1)), (-0.2, -0.3)), split=False)
-    coat, x, y = shapes[0].colour / 0.85, 0.82, -leg - girth - rng.uniform(0.12, 0.28)
+    coat, leg, girth = _pick(rng, COATS), rng.uniform(0.55, 0.8), rng.uniform(0.42, 0.55)
+    tail = _curve((-0.74, -leg - 0.85 * girth), (-0.26, rng.uniform(-0.35, 0.1)), (-0.2, -0.3))
+    shapes = _trunk(rng, near, coat, leg, girth, tail, "leg leg")
+    x, y = 0.82, -leg - girth - rng.uniform(0.12, 0.28)
     neck = _limb(_curve((0.62, -leg - 0.75 * girth), (x - 0.7, y + leg + 0.75 * girth)), 0.5, 0.4)
     muzzle = _smooth(_poly((x, y - 0.12), (x + 0.56, y - 0.02), (x + 0.58, y + 0.24), (x, y + 0.26)))
-    shapes += [Shape(neck, coat * 0.95), Shape(_ellipse(x, y, 0.31, 0.3), coat, "head"), Shape(muzzle, coat * 0.95, "head")]
+    shapes += [Shape(neck, 0.95 * coat), Shape(_ellipse(x, y, 0.31, 0.3), coat, "head"), Shape(muzzle, coat, "head")]
     drop = rng.uniform(0.35, 0.5) if rng.uniform() < 0.65 else -0.38
     ear = _limb(_curve((x - 0.12, y - 0.2), (-0.1, drop)), 0.24, 0.2 if drop > 0 else 0.08)
-    shapes.append(Shape(ear, coat * 0.7, f"{near}ear"))
-    shapes.append(Shape(_ellipse(x + 0.13, y - 0.07, 0.05, 0.05), _rgb("1e1a18"), f"{near}eye", hides=False))
-    return [*shapes, Shape(_ellipse(x + 0.5, y + 0.05, 0.075, 0.065), _rgb("201c1c"), hides=False)]
+    eye = _dot(x + 0.13, y - 0.07, 0.05, f"{near}eye")
+    return [*shapes, Shape(ear, 0.7 * coat, f"{near}ear"), eye, _dot(x + 0.5, y + 0.05, 0.07)]
 
 
 def _horse(rng: Generator, near: str) -> list[Shape]:
-    leg, girth = rng.uniform(0.75, 0.95), rng.uniform(0.48, 0.6)
-    start = (-0.8, -leg - 0.85 * girth)
-    shapes = _trunk(rng, near, leg, girth, _curve(start, (-0.2, 0.05), (-0.08, 0.45), (0.03, 0.3)), split=True)
-    coat, x, y = shapes[0].colour / 0.85, 1.0, -leg - girth - rng.uniform(0.4, 0.6)
+    coat, leg, girth = _pick(rng, COATS), rng.uniform(0.75, 0.95), rng.uniform(0.48, 0.6)
+    tail = _curve((-0.8, -leg - 0.85 * girth), (-0.2, 0.05), (-0.08, 0.45), (0.03, 0.3))
+    shapes = _trunk(rng, near, coat, leg, girth, tail, "uleg lleg")
+    x, y = 1.0, -leg - girth - rng.uniform(0.4, 0.6)
     neck = _curve((0.58, -leg - 0.6 * girth), (x - 0.62, y + leg + 0.6 * girth))
-    mane = _limb(neck - (0.13, 0.05), 0.3, 0.2)
-    shapes += [Shape(mane, coat * 0.5), Shape(_limb(neck, 0.56, 0.32), coat, "neck" if rng.uniform() < 0.5 else None)]
+    shapes.append(Shape(_limb(neck - (0.13, 0.05), 0.3, 0.2), 0.5 * coat))  # the mane
+    shapes.append(Shape(_limb(neck, 0.56, 0.32), coat, "neck" if rng.uniform() < 0.5 else None))
     ear = _poly((x - 0.1, y - 0.02), (x - 0.05, y - 0.3), (x + 0.07, y - 0.04))
-    skull = _limb(_curve((x - 0.08, y), (0.28, 0.16), (0.26, 0.26)), 0.38, 0.24)
-    shapes += [Shape(ear, coat * 0.8, f"{near}ear"), Shape(skull, coat, "head")]
-    return [*shapes, Shape(_ellipse(x + 0.12, y + 0.02, 0.05, 0.05), _rgb("1e1a18"), f"{near}eye", hides=False)]
+    skull = _limb(_curve((x - 0.08, y), (0.28, 0.16), (0.26, 0.26)), 0.42, 0.28)
+    eye = _dot(x + 0.12, y + 0.02, 0.05, f"{near}eye")
+    return [*shapes, Shape(ear, 0.8 * coat, f"{near}ear"), Shape(skull, coat, "head"), eye]
 
 
 FIGURES = {"boat": _boat, "bus": _bus, "car": _car, "cat": _cat, "dog": _dog, "horse": _horse}
-
-
-# ---------------------------------------------------------------- the scene
 
 
 def _noise(rng: Generator, size: int, cells: int) -> Field:
@@ -371,61 +347,49 @@ def _ground(rng: Generator, scene: str, horizon: float, size: int) -> NDArray[np
 
 
 def _backdrop(rng: Generator, easel: Easel, scene: str, horizon: float) -> None:
-    """Line the horizon with houses, trees or hills; house windows are the panes of cars and buses."""
-    size = easel.grain.shape[0]
-    x = rng.uniform(-0.2, 0.1) * size
-    while x < size:
-        width = rng.uniform(0.16, 0.34) * size
+    """Line the horizon with houses or trees; house windows are the panes of cars and buses."""
+    size = len(easel.grain)
+    x, base = rng.uniform(-0.2, 0.1) * size, horizon + 0.03 * size
+    while x < size and scene != "shore":
+        width, height = rng.uniform(0.16, 0.34) * size, rng.uniform(0.14, 0.36) * size
         if scene == "street":
-            roof, base = horizon - rng.uniform(0.14, 0.36) * size, horizon + 0.03 * size
-            easel.fill(_poly((x, base), (x, roof), (x + width, roof), (x + width, base)), _pick(rng, WALLS), puff=0.1)
-            for y in np.arange(roof + 0.05 * size, base - 0.06 * size, 0.09 * size):
-                top = _poly((x + 0.12 * width, y), (x + 0.88 * width, y))
-                for pane in _windows(rng, top, top + (0, 0.05 * size), 3, None):
+            easel.fill(_box(x, base - height, width, height), _pick(rng, WALLS), puff=0.1)
+            for y in np.arange(base - height + 0.05 * size, base - 0.06 * size, 0.09 * size):
+                for pane in _windows(rng, _box(x + 0.12 * width, y, 0.76 * width, 0.05 * size), 3, None):
                     easel.fill(pane.outline, pane.colour, puff=0.1)
-        elif scene == "meadow":
-            crown = _ellipse(x + width / 2, horizon - 0.1 * size, 0.45 * width, rng.uniform(0.08, 0.16) * size)
-            stem = _curve((x + width / 2, horizon + 0.03 * size), (0, -0.12 * size))
-            easel.fill(_limb(stem, 0.03 * size, 0.02 * size), _rgb(WOOD))
-            easel.fill(crown + rng.normal(0, 0.008 * size, crown.shape), _pick(rng, GREENS) * 0.8)
-        elif rng.uniform() < 0.5:
-            hill = _poly((x - width, horizon), (x, horizon - rng.uniform(0.03, 0.09) * size), (x + width, horizon))
-            easel.fill(_smooth(hill), _pick(rng, ("8fa0a8", "7f9088")), puff=0.1)
+        else:
+            crown = _ellipse(x + width / 2, horizon - 0.1 * size, 0.45 * width, 0.45 * height)
+            easel.fill(_box(x + 0.45 * width, base - 0.12 * size, 0.025 * size, 0.12 * size), _rgb(WOOD))
+            easel.fill(crown + rng.normal(0, 0.008 * size, crown.shape), 0.8 * _pick(rng, GREENS))
         x += width * rng.uniform(1.0, 1.6)
 
 
-def _distractor(rng: Generator, easel: Easel, x: float, y: float) -> None:
+def _litter(rng: Generator, easel: Easel, x: float, y: float) -> None:
     """Leave something in the background that looks like a part: a wheel, a pane, a leg."""
-    size = easel.grain.shape[0]
-    kind = int(rng.integers(3))
-    if kind == 0:
-        for ring in _wheel(rng, 0.0, rng.uniform(0.035, 0.07) * size, None):
-            easel.fill(ring.outline + (x, y), ring.colour)
-    elif kind == 1:
-        width, height = rng.uniform(0.06, 0.16, 2) * size
-        top = _poly((x, y - height), (x + width, y - height))
-        frame = _poly((x - 2, y + 2), (x - 2, y - height - 2), (x + width + 2, y - height - 2), (x + width + 2, y + 2))
-        easel.fill(frame, _pick(rng, PAINTS), puff=0.1)
-        for pane in _windows(rng, top, top + (0, height), int(rng.integers(1, 3)), None):
-            easel.fill(pane.outline, pane.colour, puff=0.1)
-    else:
-        log = _curve((x, y), tuple(rng.normal(0, 0.1, 2) * size), tuple(rng.normal(0, 0.06, 2) * size))
-        easel.fill(_limb(log, *(rng.uniform(0.03, 0.06, 2) * size)), _pick(rng, COATS))
+    size, kind = len(easel.grain), int(rng.integers(3))
+    width, height = rng.uniform(0.06, 0.16, 2) * size
+    shapes = _wheel(rng, 0, 0.4 * width, None)
+    if kind == 1:
+        frame = Shape(_box(-2, -2, width + 4, height + 4), _pick(rng, PAINTS))
+        shapes = [frame, *_windows(rng, _box(0, 0, width, height), int(rng.integers(1, 3)), None)]
+    elif kind == 2:
+        (x1, y1), (x2, y2) = rng.normal(0, 0.08, (2, 2)) * size
+        shapes = [Shape(_limb(_curve((0, 0), (x1, y1), (x2, y2)), 0.4 * width, 0.35 * width), _pick(rng, COATS))]
+    for shape in shapes:
+        easel.fill(shape.outline + (x, y), shape.colour, puff=0.2)
 
 
-def _place(rng: Generator, easel: Easel, scene: str, x_px: float, horizon: float, depth: float) -> Figure:
+def _place(rng: Generator, easel: Easel, x_px: float, horizon: float, depth: float, *, shore: bool, afloat: bool) -> Figure:
     """Draw a figure of a random class at a depth (0 far, 1 near) and return what is visible of it."""
-    size = easel.grain.shape[0]
-    span = 0.98 * size - horizon
-    class_name = str(rng.choice(sorted(set(FIGURES) - {"boat"})))
-    ground = horizon + (0.5 + 0.46 * depth if scene == "shore" else 0.16 + 0.8 * depth) * span
-    if scene == "shore" and depth < 0.5 and rng.uniform() < 0.75:
-        class_name, ground = "boat", horizon + (0.1 + 0.4 * depth) * span
+    size = len(easel.grain)
+    class_name = "boat" if afloat else str(rng.choice(sorted(set(FIGURES) - {"boat"})))
+    down = 0.1 + 0.3 * depth if afloat else (0.5 + 0.46 * depth if shore else 0.16 + 0.8 * depth)
+    ground = horizon + down * (0.98 * size - horizon)
     forward = 1 if rng.uniform() < 0.5 else -1
-    scale = 0.5 * size * (0.46 + 0.34 * depth) * rng.uniform(0.85, 1.2)
+    scale = 0.5 * size * (0.56 + 0.32 * depth) * rng.uniform(0.87, 1.15)
     tilt = np.deg2rad(rng.normal(0, 4))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]]) * scale
-    shadow = _ellipse(x_px, ground, 0.95 * scale, 0.12 * scale)
+    shadow = _ellipse(x_px, ground, 0.95 * scale, 0.08 * scale)
     easel.fill(shadow, _rgb("3a3b36"), puff=0.1)
     figure = Figure(class_name, np.zeros((size, size), dtype=np.bool_))
     for shape in FIGURES[class_name](rng, "r" if forward == 1 else "l"):
@@ -441,11 +405,12 @@ def _place(rng: Generator, easel: Easel, scene: str, x_px: float, horizon: float
 
 def _clutter(rng: Generator, easel: Easel, x: float, horizon: float, depth: float) -> Mask:
     """Put a post or a bush in front of what is drawn so far; return the pixels it hides."""
-    size = easel.grain.shape[0]
+    size = len(easel.grain)
     ground = horizon + (0.22 + 0.8 * depth) * (0.98 * size - horizon)
     if rng.uniform() < 0.5:
-        post = _curve((x, ground), (rng.normal(0, 0.01) * size, -rng.uniform(0.25, 0.6) * size))
-        return easel.fill(_limb(post, 0.035 * size, 0.03 * size), _pick(rng, (WOOD, "8d9298", "5b5f58")))
+        post = _box(x, ground - rng.uniform(0.25, 0.6) * size, 0.035 * size, ground)
+        post[2:, 1] = ground
+        return easel.fill(post, _pick(rng, (WOOD, "8d9298", "5b5f58")))
     radius = rng.uniform(0.06, 0.13) * size
     bush = _ellipse(x, ground, 1.3 * radius, radius)
     return easel.fill(_smooth(bush + rng.normal(0, 0.12 * radius, bush.shape), 1), _pick(rng, GREENS))
@@ -457,13 +422,10 @@ def _photograph(rng: Generator, pixels: NDArray[np.float64]) -> Image.Image:
     yy, xx = np.mgrid[0:size, 0:size] / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0.05, 0.3) * (np.cos(angle) * xx + np.sin(angle) * yy)
-    tint = rng.uniform(0.75, 1.15) * (1 + rng.normal(0, 0.04, 3))
-    photo = ndimage.gaussian_filter(pixels * light[..., None] * tint, (*[rng.uniform(0.2, 0.7)] * 2, 0))
-    photo = photo + rng.normal(0, rng.uniform(0.01, 0.03), photo.shape)
+    tint = rng.uniform(0.85, 1.2) * (1 + rng.normal(0, 0.04, 3))
+    photo = ndimage.gaussian_filter(pixels * light[..., None] * tint, (*[rng.uniform(0.2, 0.55)] * 2, 0))
+    photo = photo + rng.normal(0, rng.uniform(0.008, 0.022), photo.shape)
     return Image.fromarray((255 * np.clip(photo, 0, 1) + 0.5).astype(np.uint8))
-
-
-# ---------------------------------------------------------------- the annotation file
 
 
 def _mat_bytes(image_id: str, figures: list[Figure]) -> bytes:

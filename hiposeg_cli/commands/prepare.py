@@ -1,0 +1,105 @@
+"""`hiposeg prepare FORMAT SRC OUT`: raw annotations -> a two-level dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hiposeg_cli.commands import console
+
+
+def prepare(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="pascal-part, cityscapes, coco or masks.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Raw dataset in its published layout.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="New folder for the prepared dataset.")] = None,
+    hierarchy: Annotated[str | None, typer.Option(help="Taxonomy: a shipped name or a YAML file.")] = None,
+    check: Annotated[bool, typer.Option("--check", "--dry-run", help="Read everything, report, write nothing.")] = False,
+    val: Annotated[float, typer.Option(help="Move this many (or this share of) training images to val.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of that choice.")] = 0,
+    images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not found by itself.")] = None,
+    copy_images: Annotated[bool, typer.Option(help="Copy photos into OUT instead of referring to them.")] = False,
+    part_order: Annotated[str | None, typer.Option(help="pascal-part: published (file order) or area.")] = None,
+    uncovered: Annotated[
+        str | None, typer.Option(help="pascal-part: object pixels without a part: ignore or background.")
+    ] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="coco: pixels without annotation: ignore or background.")] = None,
+    label_suffix: Annotated[str | None, typer.Option(help="masks: what follows the stem, such as _labelIds.")] = None,
+    overlays: Annotated[int, typer.Option(help="Write this many pictures of labels over photos to OUT/overlays.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 takes one per core.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset hiposeg wrote in OUT.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out and go on (exit 1).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Convert raw annotations into fine and coarse label maps, with a report of what was found and decided."""
+    from hiposeg_cli.convert import PrepareOptions
+    from hiposeg_cli.convert import prepare as convert
+    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.formats.base import ReaderOptions
+
+    choices = {
+        "--part-order": (part_order, ("published", "area")),
+        "--uncovered": (uncovered, ("ignore", "background")),
+        "--unlabelled": (unlabelled, ("ignore", "background")),
+    }
+    for flag, (value, allowed) in choices.items():
+        if value is not None and value not in allowed:
+            raise ConfigError(f"{flag} {value}", "is not a choice", did_you_mean(value, allowed))
+    if out is None and not check:
+        raise ConfigError("OUT", "is missing", "name a new folder, or pass --check to write nothing")
+    if val < 0:
+        raise ConfigError("--val", f"is {val:g}", "give a count or a share")
+    options = PrepareOptions(
+        hierarchy=hierarchy, val=val, seed=seed, copy_images=copy_images, skip_bad=skip_bad,
+        workers=workers or os.cpu_count() or 1,
+        reader=ReaderOptions(images, part_order, uncovered, unlabelled, label_suffix),
+    )  # fmt: skip
+    with console.progress("prepare") as progress:
+        result = convert(
+            format_name, source, None if check else out, options, resume=resume, overwrite=overwrite, progress=progress
+        )
+    if overlays and out is not None and not check and (skip_bad or not result.failures):
+        _write_overlays(out, overlays)
+    _show(result.report, None if check else out, as_json=as_json)
+    if result.failures:
+        if not (as_json or skip_bad or check):
+            console.say(f"{out} is unfinished: mend the images above and pass --resume, or pass --skip-bad")
+        raise typer.Exit(1 if skip_bad or check else 2)
+
+
+def _show(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        status = "problems" if report["failures"] else "ok"
+        console.out(console.envelope("prepare", {"out": str(out) if out else None, **report}, status=status))
+        return
+    from hiposeg_cli.report.tables import prepare_report
+
+    for part in prepare_report(report):
+        console.out_table(part)
+    for line in report["failures"][:20]:
+        console.warn(line)
+    if len(report["failures"]) > 20:
+        console.warn(f"and {len(report['failures']) - 20} more broken images")
+    if out is not None and not report["failures"]:
+        console.say(f"wrote {out}")
+
+
+def _write_overlays(out: Path, count: int) -> None:
+    """Pictures of the first images of every split, for a person to look at."""
+    import io
+
+    from hiposeg_cli.labelmap import write_bytes_atomic
+    from hiposeg_cli.report.overlay import overlay
+    from hiposeg_cli.store import open_dataset
+
+    dataset = open_dataset(out)
+    for split, rows in dataset.rows.items():
+        for row in rows[:count]:
+            labels = dataset.labels(row)
+            maps = [(dataset.hierarchy.fine, labels.fine), (dataset.hierarchy.coarse, labels.coarse)]
+            buffer = io.BytesIO()
+            overlay(dataset.image(row), maps).save(buffer, "JPEG", quality=90)
+            write_bytes_atomic(out / "overlays" / split / f"{row.key}.jpg", buffer.getvalue())

@@ -1,0 +1,112 @@
+"""Checkpoints in safetensors: weights that describe themselves, and the full state of an interrupted run.
+
+Nothing here unpickles. A weights file carries its hierarchy and network configuration in its header.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.hierarchy_yaml import dump_hierarchy, parse_hierarchy
+from hiposeg_cli.labelmap import write_bytes_atomic
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file: the network's tensors by name, what it segments, and how it is built."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    hierarchy: Hierarchy
+    about: dict[str, Any]
+
+
+def save_weights(path: Path, net: nn.Module, hierarchy: Hierarchy, about: dict[str, Any]) -> None:
+    """Write the network's parameters and buffers with everything needed to use them."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    header = {"hiposeg": json.dumps(about), "hierarchy": dump_hierarchy(hierarchy)}
+    write_bytes_atomic(path, save(tensors, metadata=header))
+
+
+def load_weights(path: Path) -> Checkpoint:
+    """Read a weights file. Raises DataError when it is missing, broken or not hiposeg's."""
+    tensors, header = _read(path, "weights file")
+    if "hiposeg" not in header or "hierarchy" not in header:
+        raise DataError(path, "was not written by hiposeg", "name a run folder, or weights/best.safetensors inside one")
+    return Checkpoint(path, tensors, parse_hierarchy(header["hierarchy"], path), json.loads(header["hiposeg"]))
+
+
+def _read(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise DataError(path, f"no such {what}", "check the path, or train first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(path, f"is not a readable {what} ({error})", "train again, or restore the file") from None
+
+
+def apply_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's tensors into a network of the same shape. Raises DataError naming the first difference."""
+    own = net.state_dict()
+    for name in own.keys() | checkpoint.tensors.keys():
+        theirs, mine = checkpoint.tensors.get(name), own.get(name)
+        if theirs is None or mine is None or theirs.shape != mine.shape:
+            raise DataError(
+                checkpoint.path, f"does not fit the network at {name!r}", "use the --net and --backbone it was trained with"
+            )
+    net.load_state_dict(checkpoint.tensors)
+
+
+@dataclass
+class RunState:
+    """Everything that decides how a run goes on: all modules, the optimizer, random state, and plain progress values."""
+
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    progress: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the state atomically."""
+        tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["rng/cuda"] = torch.cuda.get_rng_state()
+        for name, module in self.modules.items():
+            tensors |= {f"module/{name}/{key}": tensor for key, tensor in module.state_dict().items()}
+        state = self.optimizer.state_dict()
+        for index, slots in state["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in slots.items() if isinstance(tensor, Tensor)}
+        header = {"progress": json.dumps(self.progress), "groups": json.dumps(state["param_groups"])}
+        # safetensors stores memory as it lies: a copy makes channels_last and shared tensors plain.
+        plain = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+        write_bytes_atomic(path, save(plain, metadata=header))
+
+    def load(self, path: Path) -> None:
+        """Restore the state in place. Raises DataError when it does not fit these modules."""
+        tensors, header = _read(path, "training state")
+        try:
+            for name, module in self.modules.items():
+                prefix = f"module/{name}/"
+                module.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith("optimizer/"):
+                    _, index, name = key.split("/")
+                    slots.setdefault(int(index), {})[name] = tensor
+            self.optimizer.load_state_dict({"state": slots, "param_groups": json.loads(header["groups"])})
+            self.progress.update(json.loads(header["progress"]))
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise DataError(path, f"does not fit this run ({str(error).splitlines()[0]})", "start a new run") from None
+        torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng/cuda"])

@@ -1,0 +1,91 @@
+"""Prepared dataset -> training batches, in an order that depends on nothing but the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.learn.augment import Augment, Labels, as_labels
+from hiposeg_cli.learn.batch import Batch
+from hiposeg_cli.store import Dataset
+
+Draw = tuple[int, int]  # (epoch, index of the row)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented image; see `Augment`."""
+
+    key: str
+    image: NDArray[np.uint8]
+    labels: dict[str, Labels]
+
+
+class TrainSet(TorchDataset[Sample]):
+    """Augmented samples of one split. The randomness of a sample is a function of (seed, epoch, index) alone."""
+
+    def __init__(self, dataset: Dataset, split: str, augment: Augment, needs: frozenset[str], seed: int) -> None:
+        self.dataset, self.rows, self.augment, self.needs, self.seed = dataset, dataset.split(split), augment, needs, seed
+        if not self.rows:
+            raise DataError(dataset.root, f"the split {split!r} is empty", "prepare the data again")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: Draw) -> Sample:  # type: ignore[override]
+        epoch, index = draw
+        row = self.rows[index]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        image, labels = self.augment(self.dataset.image(row), as_labels(self.dataset.labels(row), self.needs), rng)
+        return Sample(row.key, image, labels)
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """Batches of draws for steps `start_step` to `total_steps`: a fresh permutation each epoch, the remainder dropped.
+
+    A set smaller than a batch is repeated within the batch.
+    """
+
+    def __init__(self, n_rows: int, batch: int, seed: int, start_step: int, total_steps: int) -> None:
+        self.n_rows, self.batch, self.seed = n_rows, batch, seed
+        self.start_step, self.total_steps = start_step, total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.n_rows // self.batch)
+
+    def __len__(self) -> int:
+        return self.total_steps - self.start_step
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step in range(self.start_step, self.total_steps):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
+            chosen = np.take(order, range(position * self.batch, (position + 1) * self.batch), mode="wrap")
+            yield [(epoch, int(index)) for index in chosen]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples into a `Batch`."""
+    image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    labels = {level: torch.from_numpy(np.stack([sample.labels[level] for sample in samples])) for level in samples[0].labels}
+    return Batch(image, labels.get("fine"), labels.get("coarse"), tuple(sample.key for sample in samples))
+
+
+def train_loader(data: TrainSet, sampler: StepSampler, workers: int, *, pin_memory: bool) -> DataLoader[Sample]:
+    """Loader over the whole run; worker count changes speed, never content."""
+    return DataLoader(
+        data, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None,
+    )  # fmt: skip
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

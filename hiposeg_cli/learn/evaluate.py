@@ -1,0 +1,60 @@
+"""One photo through the network, and a whole split scored at the size of its ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hiposeg_cli.labelmap import LabelArray, label_dtype
+from hiposeg_cli.learn.augment import resize_long_side
+from hiposeg_cli.metrics import Confusion
+from hiposeg_cli.store import Dataset, Row
+
+Segment = Callable[[NDArray[np.uint8]], LabelArray]
+
+
+@torch.inference_mode()
+def segment(
+    net: nn.Module, image: NDArray[np.uint8], *, size: int | None, device: torch.device, amp: torch.dtype | None = None
+) -> LabelArray:
+    """Fine label map of one photo, by leaf argmax.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: long side in px the network sees; None keeps the photo's own.
+    Returns: (H, W) fine ids at the photo's size.
+    """
+    H, W = image.shape[:2]
+    resized = resize_long_side(image, size)
+    tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(device)
+    with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+        output = net(tensor)
+    logits = output.full_logits().float()
+    if logits.shape[2:] != (H, W):
+        logits = F.interpolate(logits, size=(H, W), mode="bilinear", align_corners=False)
+    return _argmax(logits[0])
+
+
+def _argmax(logits: Tensor) -> LabelArray:
+    """(F, H, W) -> (H, W) ids in the smallest label type."""
+    ids: LabelArray = logits.argmax(dim=0).cpu().numpy().astype(label_dtype(logits.shape[0]))
+    return ids
+
+
+def evaluate(
+    dataset: Dataset,
+    rows: tuple[Row, ...],
+    predict: Segment,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Confusion:
+    """Count every image of some rows against the prediction of `predict`, one image in memory at a time."""
+    confusion = Confusion(dataset.hierarchy)
+    for number, row in enumerate(rows, start=1):
+        confusion.add(dataset.labels(row), predict(dataset.image(row)), row.key)
+        progress(number, len(rows))
+    return confusion

@@ -1,0 +1,109 @@
+"""Losses on pixels and prototypes. An empty sum is 0 with a gradient; targets are never written to.
+
+Equations of HiPoSeg (ICLR 2026) are named L_ce, L_fh, L_fl, L_hh, L_ll, L_align as in the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.prototypes import similarity
+
+Distance = Literal["squared", "euclidean"]
+Reduction = Literal["mean", "sum"]
+_EPS = 1e-12
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """L_ce: mean of -log softmax over labelled pixels; 0 with a gradient when there is none.
+
+    Args:
+        logits: (B, F, H, W), any float type; computed in float32.
+        target: (B, H, W) int64 with `IGNORE`.
+    """
+    total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
+    return total / (target != IGNORE).sum().clamp(min=1)
+
+
+def pull(z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float) -> Tensor:
+    """L_fh / L_fl: draw each pixel to its own prototype and away from the others.
+
+    -(1/N) sum_n log( exp(s(z_n, P[y_n]) / tau) / sum over allowed k of exp(s(z_n, P[k]) / tau) )
+
+    Args:
+        z: (N, D) float32, unit length.
+        target: (N,) int64 class, no ignore; its prototype is always allowed.
+        prototypes: (K, D) float32, unit length.
+        allowed: (K,) or (N, K) bool: prototypes in the denominator (those seen; or siblings only).
+        tau: temperature > 0.
+    Returns: () float32.
+    """
+    if len(z) == 0:
+        return z.sum() * 0
+    scores = similarity(z, prototypes) / tau
+    return F.cross_entropy(scores.masked_fill(~allowed, float("-inf")), target)
+
+
+def repel(
+    prototypes: Tensor, anchors: Tensor, others: Tensor, *, kappa: float,
+    form: Literal["logsumexp", "mean_exp", "margin"] = "logsumexp",
+) -> Tensor:  # fmt: skip
+    """L_hh / L_ll: push prototypes of one level apart.
+
+    logsumexp: mean over i in anchors of log(1 + sum over k != i of exp(s(p_i, p_k) / kappa)): 0 for a single prototype,
+    log K when K coincide. mean_exp: mean of exp(s / kappa) over pairs. margin: mean of max(0, 1 - ||p_i - p_k||^2).
+
+    Args:
+        prototypes: (K, D) float32, with gradient where the batch provides them.
+        anchors: (K,) bool, classes present in the batch.
+        others: (K, K) bool, which k repels which i (seen; or siblings only); the diagonal is ignored.
+    """
+    s = similarity(prototypes, prototypes)
+    pairs = others & anchors[:, None] & ~torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
+    if form == "logsumexp":
+        # log(1 + sum exp) is a logsumexp with one extra zero; excluded pairs weigh nothing.
+        padded = F.pad((s / kappa).masked_fill(~pairs, float("-inf")), (1, 0))
+        per_class = torch.logsumexp(padded, dim=1)
+        return torch.where(anchors, per_class, 0).sum() / anchors.sum().clamp(min=1)
+    values = torch.exp(s / kappa) if form == "mean_exp" else (1 + s).clamp(min=0)
+    return torch.where(pairs, values, 0).sum() / pairs.sum().clamp(min=1)
+
+
+def align_in(
+    children: Tensor, parents: Tensor, pairs: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean"
+) -> Tensor:
+    """L_align, inner part: max(0, delta(l_j, h_par[j]) - sigma) over the children that take part.
+
+    Args:
+        children, parents: (F, D) float32, unit length; row j of `parents` is child j's parent.
+        pairs: (F,) bool, children that take part (both seen, not an only child).
+        distance: delta, squared or Euclidean.
+    """
+    squared = (2 - 2 * (children * parents).sum(dim=1)).clamp(min=0, max=4)
+    return _reduce((_delta(squared, distance) - sigma).clamp(min=0), pairs, reduction)
+
+
+def align_out(parents: Tensor, seen: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean") -> Tensor:
+    """L_align, outer part: max(0, sigma - delta(h_i, h_k)) over ordered pairs of different seen parents.
+
+    Args:
+        parents: (C, D) float32, unit length.
+        seen: (C,) bool.
+    """
+    pairs = seen[:, None] & seen[None, :] & ~torch.eye(len(parents), dtype=torch.bool, device=parents.device)
+    return _reduce((sigma - _delta(-similarity(parents, parents), distance)).clamp(min=0), pairs, reduction)
+
+
+def _delta(squared: Tensor, distance: Distance) -> Tensor:
+    # The root has an infinite derivative at 0, where both margins' terms are flat or the pair is the same point.
+    return squared if distance == "squared" else squared.clamp(min=_EPS).sqrt()
+
+
+def _reduce(values: Tensor, mask: Tensor, reduction: Reduction) -> Tensor:
+    total = torch.where(mask, values, 0).sum()
+    return total if reduction == "sum" else total / mask.sum().clamp(min=1)

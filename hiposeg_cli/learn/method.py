@@ -1,0 +1,63 @@
+"""`Method`: what a learning method is to the training loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.learn.batch import Batch, Output
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands; a function of the global step only, so that a resumed run lands in the same stage."""
+
+    step: int
+    total_steps: int
+    seed: int = 0
+
+    def reached(self, share: float) -> bool:
+        """Whether `share` of the run lies behind; the boundary step belongs to the later stage."""
+        return self.step >= ceil(share * self.total_steps)
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The loss to minimise and, for the log, its detached unweighted parts."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class Method(nn.Module, ABC):
+    """Owns everything trained besides the network: heads, prototypes, and the losses.
+
+    Args:
+        hierarchy: the label space.
+        embedding_dim: channels D0 of the network's embedding.
+        options: an instance of the method's own `Options` dataclass.
+    """
+
+    Options: ClassVar[type[Any]]
+    needs: ClassVar[frozenset[str]]
+
+    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: Any) -> None:
+        super().__init__()
+        self.hierarchy, self.embedding_dim, self.options = hierarchy, embedding_dim, options
+
+    @abstractmethod
+    def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
+        """Loss of one batch. Never writes to labels; finite, with a gradient, on every degenerate crop."""
+
+    def after_step(self) -> None:
+        """Called after the optimizer's step, for state that is not trained by gradient."""
+
+    def warnings(self) -> list[str]:
+        """What a user should know about these options before training."""
+        return []

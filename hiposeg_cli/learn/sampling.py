@@ -1,0 +1,43 @@
+"""Class-balanced choice of the pixels that enter the prototype losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hiposeg_cli.learn.method import Progress
+
+PixelSampling = Literal["random", "hard", "all"]
+
+
+def sample_pixels(
+    classes: Tensor, keep: Tensor, wrong: Tensor | None, *, cap: int, how: PixelSampling, progress: Progress
+) -> Tensor:
+    """Choose at most `cap` pixels of each class.
+
+    A random choice, not the first ones, which would favour the top of the image. Its randomness is a function of seed
+    and step, so a resumed run repeats it.
+
+    Args:
+        classes: (P,) int64 class of each pixel of the batch.
+        keep: (P,) bool, pixels that may be chosen.
+        wrong: (P,) bool, misclassified pixels, which `hard` takes first.
+        how: `random`, `hard`, or `all` (no cap).
+    Returns: (N,) int64 pixel positions.
+    """
+    candidates = keep.nonzero().squeeze(1)
+    if how == "all" or len(candidates) == 0:
+        return candidates
+    generator = torch.Generator(device=classes.device)
+    generator.manual_seed((progress.seed * 1_000_003 + progress.step) % 2**63)
+    rank = torch.rand(len(candidates), generator=generator, device=classes.device, dtype=torch.float64)
+    if how == "hard" and wrong is not None:
+        rank = 0.5 * rank + 0.5 * (~wrong[candidates])
+    chosen_class = classes[candidates]
+    order = torch.argsort(chosen_class + rank)  # by class, then by rank within it
+    sorted_class = chosen_class[order]
+    first = torch.searchsorted(sorted_class, sorted_class)
+    position = torch.arange(len(order), device=classes.device) - first
+    return candidates[order[position < cap]]

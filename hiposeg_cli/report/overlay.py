@@ -1,0 +1,64 @@
+"""Pictures of label maps over photos, with a legend of the classes that occur."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from hiposeg_cli.hierarchy import Level
+from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels
+
+_ALPHA = 0.6
+_MIN_PANEL_PX = 320
+_LINE_PX = 18
+
+
+def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> Image.Image:
+    """Photo and coloured label maps side by side, each with its legend below.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: levels with their (H, W) label maps; ignored pixels stay uncoloured.
+    """
+    panels = [Image.fromarray(image), *(Image.fromarray(_blend(image, level, labels)) for level, labels in maps)]
+    factor = max(1.0, _MIN_PANEL_PX / image.shape[1])
+    width, height = round(image.shape[1] * factor), round(image.shape[0] * factor)
+    legends = [_present(level, labels) for level, labels in maps]
+    rows = max((len(legend) for legend in legends), default=0)
+    columns = max(1, width // 150)
+    lines = -(-rows // columns)
+    canvas = Image.new("RGB", (width * len(panels), height + lines * _LINE_PX + 4), "white")
+    for position, panel in enumerate(panels):
+        canvas.paste(panel.resize((width, height), Image.Resampling.NEAREST), (position * width, 0))
+    for position, legend in enumerate(legends, start=1):
+        _draw_legend(canvas, legend, (position * width + 4, height + 4), columns, width // columns)
+    return canvas
+
+
+def _blend(image: NDArray[np.uint8], level: Level, labels: LabelArray) -> NDArray[np.uint8]:
+    """Class colours over the photo, with a dark line between classes; background stays nearly clear."""
+    valid = valid_pixels(labels)
+    ids = np.where(valid, labels, 0)
+    alpha = np.array([0.15 if node.kind == "background" else _ALPHA for node in level.nodes])[ids] * valid
+    mixed = image * (1 - alpha[..., None]) + level.colors()[ids] * alpha[..., None]
+    edge = np.zeros(labels.shape, dtype=bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    mixed[edge] *= 0.4
+    return mixed.astype(np.uint8)
+
+
+def _present(level: Level, labels: LabelArray) -> list[tuple[str, tuple[int, int, int]]]:
+    counts = count_ids(labels, len(level))
+    return [(level.nodes[k].name, level.nodes[k].color) for k in np.argsort(-counts) if counts[k]]
+
+
+def _draw_legend(
+    canvas: Image.Image, legend: list[tuple[str, tuple[int, int, int]]], corner: tuple[int, int], columns: int, step: int
+) -> None:
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for number, (name, color) in enumerate(legend):
+        x, y = corner[0] + number % columns * step, corner[1] + number // columns * _LINE_PX
+        draw.rectangle((x, y + 2, x + 11, y + 13), fill=color, outline="black")
+        draw.text((x + 16, y), name, fill="black", font=font)

@@ -1,0 +1,121 @@
+"""rich renderables of taxonomies, preparation reports and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from hiposeg_cli.hierarchy import ClassNode, Hierarchy
+
+
+def hierarchy_tree(hierarchy: Hierarchy) -> Tree:
+    """The taxonomy from its coarsest level down, each class with id and colour."""
+    counts = ", ".join(f"{len(level)} {level.name}" for level in hierarchy.levels)
+    root = Tree(f"[bold]{escape(hierarchy.name)}[/bold] ({counts})")
+
+    def grow(branch: Tree, node: ClassNode, depth: int) -> None:
+        red, green, blue = node.color
+        mark = f"[rgb({red},{green},{blue})]\u25a0[/]"
+        notes = [note for note in (node.mirror and f"mirror {node.mirror}", node.implicit and "added") if note]
+        label = f"{mark} {node.id} {escape(node.name)}" + (f" [dim]({', '.join(notes)})[/dim]" if notes else "")
+        child_branch = branch.add(label)
+        if depth > 0:
+            for child in hierarchy.levels[depth - 1].nodes:
+                if child.parent == node.name:
+                    grow(child_branch, child, depth - 1)
+
+    top = len(hierarchy.levels) - 1
+    for node in hierarchy.levels[top].nodes:
+        grow(root, node, top)
+    return root
+
+
+def prepare_report(report: dict[str, Any]) -> list[Any]:
+    """What a preparation found: totals, decisions, and pixels per class."""
+    pixels, total = report["pixels"], max(1, report["pixels"]["total"])
+    images = ", ".join(f"{split} {count}" for split, count in sorted(report["images"].items())) or "none"
+    summary = Table(box=None, show_header=False, pad_edge=False)
+    summary.add_row("images", images)
+    summary.add_row("hierarchy", report["hierarchy"])
+    if report["objects"]:
+        summary.add_row("objects", str(report["objects"]))
+    summary.add_row("overlap rule", report["overlap_rule"])
+    labels = {
+        "overlap_px": "resolved between objects", "part_overlap_px": "resolved between parts of one object",
+        "uncovered_px": "object pixels outside all parts", "coarse_only_px": "coarse class but no fine one",
+        "ignore_px": "ignore on both levels",
+    }  # fmt: skip
+    for key, label in labels.items():
+        if pixels[key]:
+            summary.add_row(label, f"{pixels[key]} px ({100 * pixels[key] / total:.2f} %)")
+    if report["warnings"]:
+        summary.add_row("warnings", f"{len(report['warnings'])}, first: {escape(report['warnings'][0])}")
+    return [summary, *(_class_counts(level, report[level], total) for level in ("coarse", "fine"))]
+
+
+def _class_counts(level: str, classes: list[dict[str, Any]], total: int) -> Table:
+    absent = [entry["name"] for entry in classes if not sum(entry["pixels"].values())]
+    table = Table("id", level, "pixels %", "images", box=None, pad_edge=False)
+    for entry in classes:
+        count = sum(entry["pixels"].values())
+        if count:
+            images = sum(entry["images"].values())
+            table.add_row(str(entry["id"]), escape(entry["name"]), f"{100 * count / total:.3f}", str(images))
+    if absent:
+        table.caption = f"never seen ({len(absent)}): {', '.join(absent)}"
+        table.caption_justify = "left"
+    return table
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with two digits; a dash where it is undefined."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def level_line(name: str, level: dict[str, Any], summary: dict[str, Any]) -> str:
+    """One line for one level, with everything a bare mIoU hides."""
+    left_out = f"; left out: {', '.join(level['left_out'])}" if level["left_out"] else ""
+    single = f", {level['single_child_classes']} of them with a single child" if level["single_child_classes"] else ""
+    return (
+        f"{name}: mIoU {percent(level['miou'])} over {level['classes_averaged']} classes{single}{left_out} | without background "
+        f"{percent(level['miou_without_background'])} | pixel acc {percent(level['pixel_accuracy'])} | "
+        f"mean acc {percent(level['mean_accuracy'])} | fwIoU {percent(level['frequency_weighted_iou'])}"
+    )
+
+
+def protocol_line(summary: dict[str, Any]) -> str:
+    """How the numbers were made."""
+    severity = summary["mistake_severity"]
+    return (
+        f"protocol {summary['protocol']} (coarse = parent of the predicted fine class), absent classes: {summary['absent_rule']}, "
+        f"{summary['scale']} scale, at the size of the truth, {summary['images']} images; mistake severity "
+        f"{'-' if severity is None else f'{severity:.3f}'}"
+    )
+
+
+def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -> Table:
+    """IoU per class of one level, one column per evaluated run; absent classes are shown as absent."""
+    first = columns[0][1]["levels"][level]["classes"]
+    table = Table("id", level, box=None, pad_edge=False)
+    for title, _ in columns:
+        table.add_column(f"{title} IoU" if title else "IoU", justify="right")
+    if len(columns) == 1:
+        table.add_column("accuracy", justify="right")
+        table.add_column("precision", justify="right")
+    table.add_column("true pixels", justify="right")
+    for entry in first:
+        cells = [_iou(summary["levels"][level]["classes"][entry["id"]]) for _, summary in columns]
+        if len(columns) == 1:
+            cells += [percent(entry["accuracy"]), percent(entry["precision"])]
+        table.add_row(str(entry["id"]), escape(entry["name"]), *cells, str(entry["pixels"]))
+    means = [percent(summary["levels"][level]["miou"]) for _, summary in columns]
+    table.add_row("", "[bold]mean[/bold]", *means, end_section=True)
+    return table
+
+
+def _iou(entry: dict[str, Any]) -> str:
+    return "absent" if entry["iou"] is None else percent(entry["iou"])
