@@ -21,7 +21,8 @@ class ErrorBoundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except HiposegError as error:
-            code, message, original = error.exit_code, str(error), error
+            code, message = error.exit_code, str(error)
+            original: Exception = error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class PrepareOptions:
     """
 
     hierarchy: str | None = None
-    reader: ReaderOptions = ReaderOptions()
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
     val: float = 0.0
     seed: int = 0
     copy_images: bool = False
@@ -230,7 +231,7 @@ def _converted(
         waiting: list[Future[Row | HiposegError]] = []
         queue = iter(items)
         for number in range(1, len(items) + 1):
-            while len(waiting) < 4 * options.workers and (item := next(queue, None)) is not None:
+            for item in itertools.islice(queue, 4 * options.workers - len(waiting)):
                 waiting.append(pool.submit(_run_in_worker, item))
             yield waiting.pop(0).result()
             progress(number, len(items))

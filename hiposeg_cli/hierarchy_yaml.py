@@ -5,6 +5,7 @@ Every error names the file and line. Ragged branches are padded with implicit co
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -194,7 +195,7 @@ class _Parser:
                 )
 
     def _check_parents(self, levels: list[Level], classes: Mapping) -> None:
-        for level, above in zip(levels, levels[1:], strict=False):
+        for level, above in itertools.pairwise(levels):
             own = {fold(node.name): node for node in level.nodes}
             lines = {fold(str(item["name"])): item.line for item in classes[level.name] if isinstance(item, Mapping)}
             for node in level.nodes:

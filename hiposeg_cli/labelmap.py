@@ -27,13 +27,13 @@ MAX_PIXELS = 100_000_000
 PNG_LEVEL = 3
 _MAX_CLASSES_8BIT = 254  # 254 stays free: `reduce_zero_label` arithmetic elsewhere turns ignore into it
 
-LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
+LabelArray = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W)
 RawIds = NDArray[np.int32]
 
 
-def label_dtype(n_classes: int) -> type[np.uint8] | type[np.uint16]:
+def label_dtype(n_classes: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
     """The smallest unsigned type that holds `n_classes` ids and the ignore value."""
-    return np.uint8 if n_classes <= _MAX_CLASSES_8BIT else np.uint16
+    return np.dtype(np.uint8) if n_classes <= _MAX_CLASSES_8BIT else np.dtype(np.uint16)
 
 
 def ignore_value(dtype: np.typing.DTypeLike) -> int:

@@ -60,13 +60,11 @@ def load_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: object) -> Any:
     """Parse YAML text strictly; see `load_yaml`."""
     try:
-        events = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            events += 1
-            line = event.start_mark.line + 1
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise ConfigError(f"{where}:{line}", "anchors and aliases are not allowed", "write the value out")
-            if events > MAX_NODES:
+            if number > MAX_NODES:
                 raise ConfigError(where, f"has more than {MAX_NODES} nodes", "is this the right file?")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

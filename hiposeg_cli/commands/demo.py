@@ -10,8 +10,8 @@ import typer
 from hiposeg_cli.commands import console
 
 _SETTINGS = {
-    "net.architecture": "fpn", "data.crop": 128, "data.batch": 16, "data.workers": 1, "data.scale": [0.75, 1.5],
-    "optim.epochs": 12, "optim.lr": 1e-3, "loop.val_every": 4,
+    "net.architecture": "fpn", "data.crop": 128, "data.batch": 16, "data.workers": 1, "data.scale": [0.85, 1.2],
+    "optim.epochs": 8, "optim.lr": 1e-3, "optim.schedule": "cosine", "loop.val_every": 4,
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def demo(
         console.out_table(per_class_table(columns, level))
     for method, summary in columns:
         for name, level in summary["levels"].items():
-            console.out(f"{method} {level_line(name, level, summary)}")
+            console.out(f"{method} {level_line(name, level)}")
     console.out(protocol_line(columns[0][1]))
     console.out(f"pictures: {predicted / 'overlay'}  label maps: {predicted / 'fine'}, {predicted / 'coarse'}")
 
@@ -58,7 +58,8 @@ def demo(
 def _train(method: str, data: Path, run_dir: Path, seed: int) -> None:
     """Train one method with the demo's recipe, the same for both."""
     from hiposeg_cli.commands.train import TrainingView
-    from hiposeg_cli.run import Layer, make_trainer, resolve_config, write_run_files
+    from hiposeg_cli.config import Layer
+    from hiposeg_cli.run import make_trainer, resolve_config, write_run_files
 
     settings: dict[str, Any] = {**_SETTINGS, "method.name": method, "data.path": str(data), "loop.seed": seed}
     config = resolve_config([Layer("--demo", settings)])

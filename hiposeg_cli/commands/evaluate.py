@@ -70,7 +70,7 @@ def show(summary: dict[str, Any], *, per_class: bool) -> None:
     for name, level in summary["levels"].items():
         if per_class:
             console.out_table(per_class_table([("", summary)], name))
-        console.out(level_line(name, level, summary))
+        console.out(level_line(name, level))
     console.out(protocol_line(summary))
 
 

@@ -45,7 +45,7 @@ def train(
     init: Annotated[Path | None, typer.Option(metavar="RUN", help="Start from a run's weights.")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="YAML settings; may repeat, later wins.")] = None,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example method.tau_fine=0.03.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as method.tau_fine=0.03.")
     ] = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print every setting and its origin, and stop.")
@@ -128,9 +128,10 @@ def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None,
             trainer.resume()
         else:
             write_run_files(run_dir, run_config, trainer.dataset.hierarchy)
+        weights_from = "from the saved state" if resuming else built.weights_from
         console.say(
-            f"{run_config.method} on {trainer.dataset.root.name}: {len(trainer.train_set)} images, {trainer.total_steps} steps, "
-            f"{trainer.device}, backbone weights: {built.weights_from if not resuming else 'from the saved state'}"
+            f"{run_config.method} on {trainer.dataset.root.name}: {len(trainer.train_set)} images, "
+            f"{trainer.total_steps} steps, {trainer.device}, backbone weights: {weights_from}"
         )
         try:
             trainer.run()
@@ -207,9 +208,6 @@ class TrainingView:
         return " ".join(f"{name} {value:.3f}" for name, value in shown.items()) + f" lr {self.latest.get('lr', 0):.1e}"
 
     def scored(self, epoch: int, values: dict[str, Any]) -> None:
-        scores = " ".join(
-            f"{name.removeprefix('val_')} {100 * value:.2f}"
-            for name, value in values.items()
-            if name.startswith("val_") and value
-        )
+        named = [(name.removeprefix("val_"), value) for name, value in values.items() if name.startswith("val_") and value]
+        scores = " ".join(f"{name} {100 * value:.2f}" for name, value in named)
         console.say(f"{self.label}: epoch {epoch} step {values['step']} | {scores} | {self._terms()}")

@@ -81,7 +81,7 @@ class Reader(ABC):
     name: ClassVar[str]
     default_hierarchy: ClassVar[str | None] = None
     honours: ClassVar[frozenset[str]] = frozenset()
-    overlap_rule: ClassVar[str] = "none: the labels are already one id per pixel"
+    overlap_rule: str = "none: the labels are already one id per pixel"
 
     def __init__(self, root: Path, hierarchy: Hierarchy, options: ReaderOptions) -> None:
         if not root.exists():

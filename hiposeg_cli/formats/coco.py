@@ -26,7 +26,9 @@ class Coco(Reader):
     name = "coco"
     default_hierarchy = "coco-80-12"
     honours = frozenset({"images", "unlabelled"})
-    overlap_rule = "annotations by descending area, the smaller on top, ties by id; crowds are ignore where nothing is drawn"
+    overlap_rule: str = (
+        "annotations by descending area, the smaller on top, ties by id; crowds are ignore where nothing is drawn"
+    )
 
     def targets(self) -> dict[int, Target]:
         unlabelled = self.background_target(self.options.unlabelled or self.table.unlabelled)
@@ -152,7 +154,7 @@ def _relative(image: dict[str, Any]) -> str:
     return name
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Any:
     """Parse one JSON file and check its cross references. Raises DataError naming line and column."""
 
     def no_constant(text: str) -> NoReturn:

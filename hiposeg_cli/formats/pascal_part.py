@@ -73,7 +73,9 @@ class PascalPart(Reader):
     name = "pascal-part"
     default_hierarchy = "pascal-part-108"
     honours = frozenset({"images", "part_order", "uncovered"})
-    overlap_rule = "objects: later in the file wins; parts within an object: later in the file wins (--part-order published)"
+    overlap_rule: str = (
+        "objects: later in the file wins; parts within an object: later in the file wins (--part-order published)"
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

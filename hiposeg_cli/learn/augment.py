@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import IGNORE, LabelArray, TwoLevelMap, ignore_value
 
 Labels = NDArray[np.int64]
+Pixels = TypeVar("Pixels", bound=NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,10 @@ class Window:
         cut: LabelArray = labels[rows[:, None], columns[None, :]]
         return self.place(cut, fill=ignore_value(labels.dtype))
 
-    def place(self, patch: NDArray[np.generic], fill: int) -> NDArray[np.generic]:
+    def place(self, patch: Pixels, fill: int) -> Pixels:
         if patch.shape[:2] == self.crop:
             return patch
-        canvas = np.full((*self.crop, *patch.shape[2:]), fill, dtype=patch.dtype)
+        canvas = cast(Pixels, np.full((*self.crop, *patch.shape[2:]), fill, dtype=patch.dtype))
         y, x = self.offset
         canvas[y : y + patch.shape[0], x : x + patch.shape[1]] = patch
         return canvas

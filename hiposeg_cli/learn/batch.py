@@ -87,7 +87,7 @@ def grid_labels(labels: Tensor, output: Output) -> Tensor:
     Args:
         labels: (B, H, W) int64 at the image's size, which must be the padded one (training crops are).
     """
-    B, H, W = labels.shape
+    _, H, W = labels.shape
     h, w = output.embedding.shape[2:]
     assert output.padded_size == (H, W), "training crops need no padding"
     rows = ((torch.arange(h, device=labels.device) + 0.5) * (H / h)).long()

@@ -39,7 +39,7 @@ class TrainSet(TorchDataset[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, draw: Draw) -> Sample:  # type: ignore[override]
+    def __getitem__(self, draw: Draw) -> Sample:
         epoch, index = draw
         row = self.rows[index]
         rng = np.random.default_rng([self.seed, epoch, index])

@@ -42,8 +42,8 @@ def segment(
 
 def _argmax(logits: Tensor) -> LabelArray:
     """(F, H, W) -> (H, W) ids in the smallest label type."""
-    ids: LabelArray = logits.argmax(dim=0).cpu().numpy().astype(label_dtype(logits.shape[0]))
-    return ids
+    ids = logits.argmax(dim=0).cpu().numpy()
+    return ids.astype(np.uint8) if label_dtype(logits.shape[0]) == np.uint8 else ids.astype(np.uint16)
 
 
 def evaluate(

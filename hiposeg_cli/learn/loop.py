@@ -75,7 +75,7 @@ class Trainer:
     seed: int = 0
     val_every: int = 1
     log_every: int = 10
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     amp: torch.dtype | None = None
     watcher: Watcher = field(default_factory=Silent)
     stop: Callable[[], int | None] = lambda: None

@@ -25,7 +25,7 @@ class OptimConfig:
     epochs: int = 40
     iterations: int = 0
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
+    lr: float = 5e-4
     weight_decay: float = 0.01
     momentum: float = 0.9
     schedule: Literal["poly", "cosine", "constant"] = "poly"
@@ -39,8 +39,9 @@ class OptimConfig:
         done = step / max(1, total_steps)
         if done < self.warmup:
             return self.lr * (step + 1) / max(1, math.ceil(self.warmup * total_steps))
-        shape = {"poly": (1 - done) ** self.poly_power, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}
-        return self.lr * shape[self.schedule]
+        if self.schedule == "poly":
+            return self.lr * float((1 - done) ** self.poly_power)
+        return self.lr * (0.5 * (1 + math.cos(math.pi * done)) if self.schedule == "cosine" else 1.0)
 
 
 def build_optimizer(net: nn.Module, method: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

@@ -6,6 +6,8 @@ exactly these parameters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from hiposeg_cli.nets.compat import import_torchvision
 
 ARCHITECTURES = {
     "deeplabv3plus": "DeepLabV3Plus", "fpn": "FPN", "unet": "Unet", "upernet": "UPerNet", "segformer": "Segformer",
-    "deeplabv3": "DeepLabV3", "pan": "PAN", "manet": "MAnet", "linknet": "Linknet", "unetplusplus": "UnetPlusPlus",
+    "deeplabv3": "DeepLabV3", "manet": "MAnet", "linknet": "Linknet", "unetplusplus": "UnetPlusPlus",
 }  # fmt: skip
 STRIDE_PX = 32  # the coarsest feature map of every decoder; inputs are padded up to a multiple
 
@@ -32,11 +34,13 @@ class SegmentationNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, n_fine: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, model: Any, n_fine: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.classifier = model.encoder, model.decoder, model.segmentation_head[0]
+        self.encoder: nn.Module = model.encoder
+        self.decoder: nn.Module = model.decoder
+        self.classifier: nn.Module = model.segmentation_head[0]
         self.n_fine = n_fine
-        self.embedding_dim = int(self.classifier.in_channels)
+        self.embedding_dim = int(model.segmentation_head[0].in_channels)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -47,7 +51,7 @@ class SegmentationNet(nn.Module):
             image: (B, 3, H, W) uint8 RGB of any size.
         Returns: logits (B, F, h, w) and embedding (B, D0, h, w), on the padded image's grid.
         """
-        B, _, H, W = image.shape
+        _, _, H, W = image.shape
         scaled = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         padded = F.pad(scaled, (0, -W % STRIDE_PX, 0, -H % STRIDE_PX), mode="replicate")
         embedding = self.decoder(self.encoder(padded))
@@ -65,9 +69,9 @@ def build_net(architecture: str, backbone: str, n_fine: int) -> SegmentationNet:
 
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"--net {architecture}", "unknown decoder", did_you_mean(architecture, ARCHITECTURES))
-    if backbone.split(".")[0] not in timm.list_models():
-        close = timm.list_models(f"*{backbone.split('.')[0][:8]}*")
-        raise ConfigError(f"--backbone {backbone}", "unknown timm backbone", did_you_mean(backbone, close))
+    backbones = timm.list_models()
+    if backbone.split(".")[0] not in backbones:
+        raise ConfigError(f"--backbone {backbone}", "unknown timm backbone", did_you_mean(backbone, backbones))
     try:
         model = smp.create_model(
             ARCHITECTURES[architecture], encoder_name=f"tu-{backbone}", encoder_weights=None, classes=n_fine

@@ -46,7 +46,8 @@ def _blend(image: NDArray[np.uint8], level: Level, labels: LabelArray) -> NDArra
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
     mixed[edge] *= 0.4
-    return mixed.astype(np.uint8)
+    blended: NDArray[np.uint8] = mixed.astype(np.uint8)
+    return blended
 
 
 def _present(level: Level, labels: LabelArray) -> list[tuple[str, tuple[int, int, int]]]:

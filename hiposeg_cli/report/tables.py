@@ -76,24 +76,26 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def level_line(name: str, level: dict[str, Any], summary: dict[str, Any]) -> str:
+def level_line(name: str, level: dict[str, Any]) -> str:
     """One line for one level, with everything a bare mIoU hides."""
     left_out = f"; left out: {', '.join(level['left_out'])}" if level["left_out"] else ""
     single = f", {level['single_child_classes']} of them with a single child" if level["single_child_classes"] else ""
-    return (
-        f"{name}: mIoU {percent(level['miou'])} over {level['classes_averaged']} classes{single}{left_out} | without background "
-        f"{percent(level['miou_without_background'])} | pixel acc {percent(level['pixel_accuracy'])} | "
-        f"mean acc {percent(level['mean_accuracy'])} | fwIoU {percent(level['frequency_weighted_iou'])}"
-    )
+    others = {
+        "without background": "miou_without_background", "pixel acc": "pixel_accuracy", "mean acc": "mean_accuracy",
+        "fwIoU": "frequency_weighted_iou",
+    }  # fmt: skip
+    rest = " | ".join(f"{title} {percent(level[key])}" for title, key in others.items())
+    return f"{name}: mIoU {percent(level['miou'])} over {level['classes_averaged']} classes{single}{left_out} | {rest}"
 
 
 def protocol_line(summary: dict[str, Any]) -> str:
     """How the numbers were made."""
     severity = summary["mistake_severity"]
+    shown = "-" if severity is None else f"{severity:.3f}"
     return (
-        f"protocol {summary['protocol']} (coarse = parent of the predicted fine class), absent classes: {summary['absent_rule']}, "
-        f"{summary['scale']} scale, at the size of the truth, {summary['images']} images; mistake severity "
-        f"{'-' if severity is None else f'{severity:.3f}'}"
+        f"protocol {summary['protocol']} (coarse = parent of the predicted fine class), "
+        f"absent classes: {summary['absent_rule']}, {summary['scale']} scale, at the size of the truth, "
+        f"{summary['images']} images; mistake severity {shown}"
     )
 
 

@@ -1,0 +1,300 @@
+"""The HiPoSeg method as a whole: curriculum, gradient reach, degenerate crops, options, and equality with flat."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.hierarchy_yaml import parse_hierarchy
+from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.batch import Batch, Output
+from hiposeg_cli.learn.method import Progress
+from hiposeg_cli.learn.sampling import sample_pixels
+from hiposeg_cli.methods.flat import Flat, FlatOptions
+from hiposeg_cli.methods.hiposeg import HiPoSeg, HiPoSegOptions, sibling_bound
+
+TREE = parse_hierarchy("""
+schema: hiposeg/hierarchy@1
+name: toy
+levels: [fine, coarse]
+classes:
+  coarse: [{name: sky}, {name: car}, {name: dog}]
+  fine:
+    - {name: sky, parent: sky}
+    - {name: wheel, parent: car}
+    - {name: door, parent: car}
+    - {name: head, parent: dog}
+    - {name: leg, parent: dog}
+    - {name: tail, parent: dog}
+""")
+OPTIONS = HiPoSegOptions(embed_dim=16)
+END = Progress(99, 100)
+
+
+def labels(seed: int = 0, size: int = 32) -> Tensor:
+    """Random fine labels with a few ignored pixels, and the coarse ones above them (1, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, TREE.n_fine, (2, size // 8, size // 8), generator=generator)
+    return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def coarse_of(fine: Tensor) -> Tensor:
+    return torch.where(fine == IGNORE, IGNORE, torch.from_numpy(TREE.parent)[fine.clamp(min=0)])
+
+
+def batch_of(fine: Tensor, coarse: Tensor | None = None) -> Batch:
+    image = torch.zeros(len(fine), 3, *fine.shape[1:], dtype=torch.uint8)
+    return Batch(image, fine, coarse_of(fine) if coarse is None else coarse)
+
+
+class Features(torch.nn.Module):
+    """A stand-in network: one trainable feature map, with classifier and embedding read off it."""
+
+    def __init__(self, size: int = 32, stride: int = 4, dim: int = 8) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.map = torch.nn.Parameter(torch.randn(2, dim, size // stride, size // stride, generator=generator))
+        self.classifier = torch.nn.Conv2d(dim, TREE.n_fine, 1)
+        self.size = size
+
+    def forward(self) -> Output:
+        return Output(self.classifier(self.map), self.map, (self.size, self.size), (self.size, self.size))
+
+
+def method_of(options: HiPoSegOptions = OPTIONS, hierarchy: Hierarchy = TREE) -> HiPoSeg:
+    torch.manual_seed(1)
+    return HiPoSeg(hierarchy, 8, options)
+
+
+def only(**weights: float) -> HiPoSegOptions:
+    """Options with every term off but those named."""
+    off = {f"lambda_{name}": 0.0 for name in ("ce", "fh", "hh", "fl", "ll", "align")}
+    return replace(OPTIONS, **(off | weights))  # type: ignore[arg-type]
+
+
+# -- curriculum --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("total", "starts"), [(80_000, (6_000, 18_000, 30_000)), (101, (8, 23, 38))])
+def test_terms_start_at_the_stated_steps(total: int, starts: tuple[int, int, int]) -> None:
+    method, net, batch = method_of(), Features(), batch_of(labels())
+    for names, start in zip((("fh", "hh"), ("fl", "ll"), ("align",)), starts, strict=True):
+        before = method.losses(batch, net(), Progress(start - 1, total)).parts
+        at = method.losses(batch, net(), Progress(start, total)).parts
+        for name in names:
+            assert name not in before
+            assert name in at
+
+
+def test_banks_fill_before_their_terms_begin() -> None:
+    method = method_of()
+    method.losses(batch_of(labels()), Features()(), Progress(0, 100))
+    method.after_step()
+    assert method.fine_bank.seen.any()
+    assert method.coarse_bank.seen.any()
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", ["fh", "hh", "fl", "ll", "align"])
+@pytest.mark.parametrize("proto_in_loss", ["batch", "blended"])
+def test_each_term_alone_reaches_the_network(term: str, proto_in_loss: str) -> None:
+    """A bank that is detached everywhere would leave hh, ll and align without a gradient, silently."""
+    options = replace(only(**{f"lambda_{term}": 1.0}), proto_in_loss=proto_in_loss, sigma_in=0.0, sigma_out=4.0)  # type: ignore[arg-type]
+    method, net = method_of(options), Features()
+    method.losses(batch_of(labels()), net(), END).total.backward()
+    assert net.map.grad is not None
+    assert net.map.grad.abs().sum() > 0
+
+
+def test_banks_receive_no_gradient_and_are_not_parameters() -> None:
+    method = method_of()
+    method.losses(batch_of(labels()), Features()(), END).total.backward()
+    assert {name for name, _ in method.named_parameters()} == {
+        name
+        for name in method.state_dict()
+        if name.startswith("head.") and "running" not in name and "num_batches" not in name
+    }
+    assert method.fine_bank.vectors.grad is None
+
+
+def test_the_total_is_linear_in_each_weight() -> None:
+    batch = batch_of(labels())
+    for name in ("ce", "fh", "hh", "fl", "ll", "align"):
+        values = []
+        for weight in (0.0, 1.0, 3.0):
+            method = method_of(replace(OPTIONS, **{f"lambda_{name}": weight}))  # type: ignore[arg-type]
+            values.append(method.losses(batch, Features()(), END).total.item())
+        assert values[2] - values[0] == pytest.approx(3 * (values[1] - values[0]), rel=1e-3, abs=1e-5)
+
+
+def test_without_prototype_terms_the_loss_is_flat_to_the_last_digit() -> None:
+    batch, net = batch_of(labels()), Features()
+    hiposeg = method_of(only(lambda_ce=1.0)).losses(batch, net(), END).total
+    flat = Flat(TREE, 8, FlatOptions()).losses(batch, net(), END).total
+    assert torch.equal(hiposeg, flat)
+
+
+def test_a_term_with_weight_zero_is_not_computed() -> None:
+    parts = method_of(replace(OPTIONS, lambda_fl=0.0)).losses(batch_of(labels()), Features()(), END).parts
+    assert "fl" not in parts
+    assert "fh" in parts
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_not_written_to() -> None:
+    fine = labels()
+    fine[:, :4] = IGNORE
+    batch = batch_of(fine.clone())
+    method_of().losses(batch, Features()(), END)
+    assert batch.fine is not None
+    assert batch.coarse is not None
+    assert torch.equal(batch.fine, fine)
+    assert torch.equal(batch.coarse, coarse_of(fine))
+
+
+def test_embeddings_of_ignored_pixels_have_no_effect() -> None:
+    fine = labels()
+    fine[:, :16] = IGNORE
+    net = Features()
+    one = method_of().losses(batch_of(fine), net(), END).total
+    with torch.no_grad():
+        net.map[:, :, :4] += 0  # leave the logits alone: their upsampling mixes the border row
+        poisoned = net.map.clone()
+        poisoned[:, :, :3] = 1e3
+    output = replace(net(), embedding=poisoned)
+    assert torch.equal(one, method_of().losses(batch_of(fine), output, END).total)
+
+
+def test_coarse_only_pixels_move_coarse_terms_and_never_fine_ones() -> None:
+    fine = labels()
+    coarse = coarse_of(fine)
+    hidden = fine.clone()
+    hidden[:, :16] = IGNORE
+    net = Features()
+    with_coarse = method_of().losses(batch_of(hidden, coarse), net(), END).parts
+    without = method_of().losses(batch_of(hidden), net(), END).parts
+    assert not torch.equal(with_coarse["fh"], without["fh"])
+    options = replace(OPTIONS, pixel_sampling="all")
+    # The projection's batch norm sees all pixels, so the fine terms are compared with it off.
+    a, b = method_of(replace(options, proj_layers=1)), method_of(replace(options, proj_layers=1))
+    fine_with = a.losses(batch_of(hidden, coarse), net(), END).parts["fl"]
+    fine_without = b.losses(batch_of(hidden), net(), END).parts["fl"]
+    assert torch.allclose(fine_with, fine_without, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["all ignored", "one class", "one pixel", "coarse only"])
+def test_degenerate_crops_are_finite_and_trainable(case: str) -> None:
+    fine = torch.full((2, 32, 32), IGNORE)
+    coarse = None
+    if case == "one class":
+        fine[:] = 3
+    elif case == "one pixel":
+        fine[0, 2, 2] = 3
+    elif case == "coarse only":
+        coarse = torch.full((2, 32, 32), 1)
+    method, net = method_of(), Features()
+    terms = method.losses(batch_of(fine, coarse), net(), END)
+    terms.total.backward()
+    assert terms.total.isfinite()
+    assert net.map.grad is not None
+    assert net.map.grad.isfinite().all()
+    if case == "all ignored":
+        assert all(value == 0 for value in terms.parts.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parent_mean": "balanced"}, {"align_distance": "euclidean"}, {"align_stop": "parent"}, {"align_stop": "child"},
+        {"repulsion": "mean_exp"}, {"repulsion": "margin"}, {"fine_repulsion": "siblings"}, {"fine_softmax": "siblings"},
+        {"fine_softmax": "residual"}, {"pixel_sampling": "hard"}, {"pixel_sampling": "all"}, {"reliable_only": True},
+        {"update": "before"}, {"renormalise": False}, {"ema_reference_count": 50}, {"align_reduction": "sum"},
+        {"proj_layers": 1}, {"proj_layers": 3},
+    ],
+)  # fmt: skip
+def test_every_option_trains_on_ordinary_and_degenerate_crops(change: dict[str, Any]) -> None:
+    default = method_of().losses(batch_of(labels()), Features()(), END).total
+    method, net = method_of(replace(OPTIONS, **change)), Features()
+    one_class = torch.full((2, 32, 32), IGNORE)
+    one_class[0, 0] = 4
+    for step, fine in enumerate((labels(1), one_class, labels(2), torch.full((2, 32, 32), IGNORE))):
+        total = method.losses(batch_of(fine), net(), Progress(90 + step, 100)).total
+        assert total.isfinite()
+        total.backward()
+        method.after_step()
+    assert default.isfinite()
+
+
+# -- sampling ----------------------------------------------------------------------------------------------------------
+
+
+def test_sampling_caps_each_class_and_repeats_with_the_step() -> None:
+    classes = torch.tensor([0] * 500 + [1] * 30 + [2] * 500)
+    keep = torch.ones(1030, dtype=torch.bool)
+    keep[530:] = False
+    first = sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(5, 10))
+    assert torch.bincount(classes[first]).tolist() == [100, 30]
+    assert torch.equal(first, sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(5, 10)))
+    other = sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(6, 10))
+    assert not torch.equal(first, other)
+    assert first[classes[first] == 0].float().mean() > 150  # not the first hundred
+
+
+def test_hard_sampling_takes_wrong_pixels_first() -> None:
+    classes, keep = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.bool)
+    wrong = torch.zeros(100, dtype=torch.bool)
+    wrong[70:80] = True
+    chosen = sample_pixels(classes, keep, wrong, cap=20, how="hard", progress=Progress(0, 1))
+    assert set(range(70, 80)) <= set(chosen.tolist())
+    assert len(chosen) == 20
+
+
+# -- the squeeze on siblings (docs/fidelity.md, R1) --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("distance", "tau", "expected"),
+    [
+        ("euclidean", 0.1, 0.26),
+        ("euclidean", 0.05, 0.57),
+        ("euclidean", 0.03, 0.89),
+        ("squared", 0.2, 0.54),
+        ("squared", 0.1, 0.94),
+    ],
+)
+def test_sibling_bound_of_twelve_children(distance: str, tau: float, expected: float) -> None:
+    children = "\n".join(f"    - {{name: p{k}, parent: body}}" for k in range(12))
+    head = "schema: hiposeg/hierarchy@1\nname: t\nlevels: [fine, coarse]\nclasses:\n  coarse: [{name: body}]\n  fine:\n"
+    options = HiPoSegOptions(align_distance=distance, tau_fine=tau)  # type: ignore[arg-type]
+    hierarchy = parse_hierarchy(head + children)
+    assert sibling_bound(options, hierarchy) == pytest.approx(expected, abs=0.006)
+    assert bool(HiPoSeg(hierarchy, 8, options).warnings()) == (expected < 0.9)
+
+
+def test_sibling_bound_holds_for_optimised_siblings() -> None:
+    """K points pushed apart inside the cap never exceed the stated mean squared distance."""
+    K, squared = 5, 0.25
+    cosine = 1 - squared / 2
+    generator = torch.Generator().manual_seed(0)
+    angles = torch.randn(K, 6, generator=generator).requires_grad_()
+    optimizer = torch.optim.Adam([angles], lr=0.05)
+
+    def points() -> Tensor:
+        side = torch.nn.functional.normalize(angles, dim=1) * math.sqrt(1 - cosine**2)
+        return torch.cat([torch.full((K, 1), cosine), side], dim=1)
+
+    for _ in range(200):
+        optimizer.zero_grad()
+        (-(torch.cdist(points(), points()) ** 2).sum()).backward()
+        optimizer.step()
+    mean = (torch.cdist(points(), points()) ** 2).sum().item() / (K * (K - 1))
+    assert mean <= 2 * K / (K - 1) * (1 - cosine**2) + 1e-4
+    assert mean > 0.99 * 2 * K / (K - 1) * (1 - cosine**2)
