@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hiposeg_cli.errors import ConfigError, DataError, HiposegError
+from hiposeg_cli.errors import ConfigError, DataError, HiposegError, OutputError
 from hiposeg_cli.formats.base import RawItem, Reader, ReaderOptions, require_unique_keys
 from hiposeg_cli.hierarchy import Hierarchy, Level
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
-from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels
+from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels, write_bytes_atomic
 from hiposeg_cli.registry import FORMATS
 from hiposeg_cli.store import Row, Writer, sha256_file, write_labels
 
@@ -82,7 +81,8 @@ def prepare(
     """
     source = source.resolve()
     if out is not None:
-        _refuse_nesting(source, out.resolve())
+        for folder in (source, *([options.reader.images.resolve()] if options.reader.images else [])):
+            _refuse_nesting(folder, out.resolve())
     reader = open_reader(format_name, source, options)
     items = _with_validation(reader.items(), options)
     require_unique_keys(items)
@@ -90,7 +90,13 @@ def prepare(
         results = list(_converted(reader, items, None, options, progress))
         rows, failures = _sorted_out(results)
         return Prepared(_report(reader, rows, failures), tuple(failures))
-    with Writer(out, fingerprint=_fingerprint(reader, items, options), resume=resume, overwrite=overwrite) as writer:
+    with Writer(
+        out,
+        fingerprint=_fingerprint(reader, items, options),
+        copies_images=options.copy_images,
+        resume=resume,
+        overwrite=overwrite,
+    ) as writer:
         todo = [item for item in items if (item.split, item.key) not in writer.done]
         n_done = len(items) - len(todo)
         failures = []
@@ -162,6 +168,8 @@ class _Job:
     def __call__(self, item: RawItem) -> Row | HiposegError:
         try:
             return self.convert(item)
+        except OutputError:
+            raise
         except HiposegError as error:
             return error
 
@@ -191,10 +199,7 @@ class _Job:
         if not self.copy_images or self.out is None:
             return os.path.relpath(item.image_path.resolve(), self.images_root)
         target = self.out / "images" / item.split / f"{item.key}{item.image_path.suffix.lower()}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.copyfile(item.image_path, temporary)
-        os.replace(temporary, target)
+        write_bytes_atomic(target, item.image_path.read_bytes())
         return target.relative_to(self.out).as_posix()
 
 

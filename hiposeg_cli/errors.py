@@ -41,6 +41,10 @@ class DataError(HiposegError):
     """Raw or prepared data that is missing, broken or inconsistent."""
 
 
+class OutputError(DataError):
+    """Something that cannot be written: no image's fault, so it stops a run that would skip broken images."""
+
+
 class MissingExtra(HiposegError):
     """An optional dependency that is not installed."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -69,9 +70,12 @@ class _Parser:
                 raise self.fail(classes.lines[key], f"unknown level {key!r}", did_you_mean(str(key), level_names))
         levels = [self._level(name, classes, top=name == level_names[-1]) for name in level_names]
         self._check_parents(levels, classes)
+        self._check_room_for_copies(levels, classes)
         levels = _padded(levels)
         name = self._text(data, "name", data.line)
         doc = self._text(data, "doc", data.line) if "doc" in data else ""
+        if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in doc):
+            raise self.fail(data.lines["doc"], "`doc` has control characters", "remove them")
         hierarchy = Hierarchy(name=name, levels=tuple(levels), doc=doc.strip())
         return replace(hierarchy, sources=self._sources(data.get("sources"), hierarchy))
 
@@ -116,7 +120,7 @@ class _Parser:
             )
         self._known_keys(item, _CLASS_KEYS, "a class")
         name = self._text(item, "name", item.line)
-        if not name.strip() or any(ord(char) < 32 for char in name):
+        if not name.strip() or any(unicodedata.category(char) == "Cc" for char in name):
             raise self.fail(item.line, f"the class name {name!r} is empty or has control characters", "rename it")
         if top and "parent" in item:
             raise self.fail(item.line, f"{name!r} is on the coarsest level and cannot have a parent", "remove `parent`")
@@ -208,6 +212,18 @@ class _Parser:
                 raise self.fail(
                     line, f"{node.name!r} has unknown parent {node.parent!r}", did_you_mean(node.parent, above.names)
                 )
+
+    def _check_room_for_copies(self, levels: list[Level], classes: Mapping) -> None:
+        """A childless class gets an implicit copy on the level below, whose name must be free there."""
+        for below, above in itertools.pairwise(levels):
+            parents = {above.find(node.parent or "") for node in below.nodes}
+            for node in above.nodes:
+                if node.id not in parents and below.find(node.name) is not None:
+                    raise self.fail(
+                        classes.lines[above.name],
+                        f"{node.name!r} has no children, and {below.name} class {node.name!r} has another parent",
+                        f"rename one of them, or give {below.name} {node.name!r} the parent {node.name!r}",
+                    )
 
     def _sources(self, data: Any, hierarchy: Hierarchy) -> dict[str, SourceTable]:
         if data is None:

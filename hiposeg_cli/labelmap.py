@@ -6,6 +6,7 @@ Geometry (resizing, flipping) belongs to `learn.augment`; which raw id means wha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -19,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.errors import DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
 
 IGNORE = -1  # in int64 tensors, where no class id can be negative
 MAX_PIXELS = 100_000_000
 PNG_LEVEL = 3
+MAX_RAW_ID = 1_000_000  # a look-up table holds every id up to the largest
 _MAX_CLASSES_8BIT = 254  # 254 stays free: `reduce_zero_label` arithmetic elsewhere turns ignore into it
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W)
@@ -112,9 +114,15 @@ class LookUp:
     Args:
         targets: raw id -> (fine id or None, coarse id or None); None is ignore on that level.
         hierarchy: fixes the label types.
+        where: what names the raw ids, for messages.
     """
 
-    def __init__(self, targets: Mapping[int, tuple[int | None, int | None]], hierarchy: Hierarchy) -> None:
+    def __init__(
+        self, targets: Mapping[int, tuple[int | None, int | None]], hierarchy: Hierarchy, where: object = "label ids"
+    ) -> None:
+        for raw_id in targets:
+            if abs(raw_id) > MAX_RAW_ID:
+                raise DataError(where, f"the label id {raw_id} is beyond {MAX_RAW_ID}", "number the raw classes from 0 or 1")
         self.offset = min((0, *targets))
         size = max((0, *targets)) - self.offset + 1
         fine_type, coarse_type = label_dtype(hierarchy.n_fine), label_dtype(hierarchy.n_coarse)
@@ -157,10 +165,13 @@ def _unknown_cure(ids: NDArray[np.integer]) -> str:
 # -- image files -------------------------------------------------------------------------------------------------------
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header alone. Raises DataError as `read_rgb` does."""
-    with _opened(path) as image:
-        return image.height, image.width
+def check_photo(path: Path) -> tuple[int, int]:
+    """(height, width) of a photo that decodes to its end. Raises DataError as `read_rgb` does."""
+    height, width = read_rgb(path).shape[:2]
+    with path.open("rb") as file:
+        if file.read(8) == b"\x89PNG\r\n\x1a\n":
+            _check_png_complete(path)
+    return height, width
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -190,6 +201,11 @@ def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
             image.load()
         except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
             raise DataError(path, f"label PNG is broken ({error})", "replace the file") from None
+        depth = _png_bit_depth(path)
+        if image.mode == "L" and depth < 8:
+            raise DataError(
+                path, f"is a {depth}-bit grey PNG, whose ids readers stretch to 0..255", "save it with 8 bits, or as palette"
+            )
         if image.mode in ("L", "P"):
             return np.asarray(image, dtype=np.uint8)
         if image.mode in ("I;16", "I"):
@@ -209,14 +225,17 @@ def png_bytes(labels: LabelArray) -> bytes:
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is seen whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(path, f"cannot be written ({error.strerror})", "free disk space or choose another folder") from None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OutputError(
+            path, f"cannot be written ({error.strerror})", "free disk space or choose another folder"
+        ) from None
 
 
 def write_label_png(path: Path, labels: LabelArray) -> str:
@@ -278,7 +297,14 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:
             return
         body = data[position + 4 : position + 8 + length]
         yield body[:4], zlib.crc32(body) == struct.unpack(">I", data[end - 4 : end])[0]
+        if body[:4] == b"IEND":
+            return
         position = end
+
+
+def _png_bit_depth(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def _check_png_complete(path: Path) -> None:

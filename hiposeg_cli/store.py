@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hiposeg_cli.errors import DataError, did_you_mean
+from hiposeg_cli.errors import DataError, OutputError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy, load_hierarchy
 from hiposeg_cli.labelmap import TwoLevelMap, lift, read_label_png, read_rgb, write_bytes_atomic, write_label_png
@@ -73,21 +73,24 @@ class Writer:
         root: the output folder.
         resume: continue an unfinished run; finished label files are kept when their hashes still hold.
         overwrite: replace a dataset or unfinished run that hiposeg wrote there; anything else is refused.
+        copies_images: photos are part of the dataset, so a resumed run checks them too.
         fingerprint: identifies source, hierarchy and options; an unfinished run with another one is not resumed.
     """
 
-    def __init__(self, root: Path, *, fingerprint: str, resume: bool = False, overwrite: bool = False) -> None:
-        self.root, self.fingerprint = root, fingerprint
+    def __init__(
+        self, root: Path, *, fingerprint: str, copies_images: bool = False, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        self.root, self.fingerprint, self.copies_images = root, fingerprint, copies_images
         self.done: dict[tuple[str, str], Row] = {}
         self._claim(resume=resume, overwrite=overwrite)
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
         state = self.root / _STATE
-        finished = (self.root / "dataset.json").exists()
+        finished, begun = _is_ours(self.root / "dataset.json", "format"), _is_ours(state, "fingerprint")
         if self.root.exists() and not self.root.is_dir():
             raise DataError(self.root, "is a file", "name a new folder")
-        if self.root.exists() and any(path.name != _LOCK for path in self.root.iterdir()):
-            if not finished and not state.exists():
+        if self.root.exists() and any(not _is_ours_alone(path) for path in self.root.iterdir()):
+            if not finished and not begun:
                 raise DataError(self.root, "is not empty and was not made by hiposeg", "name a new folder")
             if not (resume or overwrite):
                 what = "already holds a prepared dataset" if finished else "holds an unfinished preparation"
@@ -97,18 +100,27 @@ class Writer:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock()
-            if overwrite and not resume:
-                self._clear()
-            elif finished:
-                self._read_finished()
-            elif state.exists():
-                self._read_state(state)
-            self._state = state.open("a", encoding="utf-8")
         except OSError as error:
-            raise DataError(self.root, f"cannot be written ({error.strerror})", "choose another folder") from None
-        if state.stat().st_size == 0:
-            self._state.write(json.dumps({"fingerprint": self.fingerprint}) + "\n")
-            self._state.flush()
+            raise OutputError(self.root, f"cannot be written ({error.strerror})", "choose another folder") from None
+        try:
+            self._begin(state, finished=finished, begun=begun, clear=overwrite and not resume)
+        except BaseException:
+            (self.root / _LOCK).unlink(missing_ok=True)
+            raise
+
+    def _begin(self, state: Path, *, finished: bool, begun: bool, clear: bool) -> None:
+        """Read or remove what an earlier run left, and open the state file."""
+        if clear:
+            self._clear()
+        elif finished:
+            self._read_finished()
+        elif begun:
+            self._read_state(state)
+        for leftover in self.root.rglob(".*.tmp"):  # a run that was killed between write and rename
+            leftover.unlink()
+        if clear or not begun:
+            write_bytes_atomic(state, (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode())
+        self._state = state.open("a", encoding="utf-8")
 
     def _lock(self) -> None:
         path = self.root / _LOCK
@@ -122,7 +134,7 @@ class Writer:
             path.write_text(str(os.getpid()))
 
     def _clear(self) -> None:
-        for name in ("labels", "images", "manifest", "splits"):
+        for name in ("labels", "images", "manifest", "splits", "overlays"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         for name in ("dataset.json", "hierarchy.yaml", "report.json", _STATE):
             (self.root / name).unlink(missing_ok=True)
@@ -160,6 +172,9 @@ class Writer:
             path = label_path(self.root, level, row.split, row.key)
             if not path.is_file() or sha256_file(path) != expected:
                 return False
+        copy = self.root / row.image_path
+        if row.image_path.startswith("images/") and self.copies_images:
+            return copy.is_file() and sha256_file(copy) == row.image_sha256
         return True
 
     def add(self, row: Row) -> None:
@@ -199,6 +214,21 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._state.close()
         (self.root / _LOCK).unlink(missing_ok=True)
+
+
+def _is_ours_alone(path: Path) -> bool:
+    """Whether a file is what a run leaves that was killed before it began."""
+    return path.name == _LOCK or (path.name.startswith(f".{_STATE}.") and path.name.endswith(".tmp"))
+
+
+def _is_ours(path: Path, key: str) -> bool:
+    """Whether a dataset.json or state file was written by this module; another program's is not to be touched."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        first = json.loads(text if key == "format" else text.splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return isinstance(first, dict) and (first.get(key) == "hiposeg-prepared" if key == "format" else key in first)
 
 
 def _alive(process_id: int) -> bool:
@@ -258,7 +288,7 @@ class Dataset:
 
 def open_dataset(root: Path) -> Dataset:
     """Open a prepared dataset. Raises DataError when it is missing, unfinished or altered."""
-    about_path = root / "dataset.json"
+    about_path, hierarchy_path = root / "dataset.json", root / "hierarchy.yaml"
     if not about_path.is_file():
         if (root / _STATE).exists():
             raise DataError(root, "is an unfinished preparation", "run `hiposeg prepare` again with --resume")
@@ -266,13 +296,18 @@ def open_dataset(root: Path) -> Dataset:
     about = _read_json(about_path)
     if about.get("format") != "hiposeg-prepared" or about.get("format_version") != FORMAT_VERSION:
         raise DataError(about_path, "is not a hiposeg-prepared v1 dataset", "prepare the data with this version")
-    hierarchy_path = root / "hierarchy.yaml"
+    for key in ("hierarchy_sha256", "hierarchy_digest", "splits", "images_root", "coarse_is_function_of_fine"):
+        if key not in about:
+            raise DataError(about_path, f"lacks {key!r}", "prepare the data again")
     hierarchy = load_hierarchy(hierarchy_path)
-    if hierarchy.digest != about["hierarchy_digest"]:
+    if sha256_file(hierarchy_path) != about["hierarchy_sha256"]:
         raise DataError(hierarchy_path, "was changed after the dataset was prepared", "prepare the data again")
     rows: dict[str, tuple[Row, ...]] = {}
     for split in about["splits"]:
-        rows[split] = _read_rows(root / "manifest" / f"{split}.jsonl")
+        path = root / "manifest" / f"{split}.jsonl"
+        rows[split] = _read_rows(path)
+        if len(rows[split]) != about["splits"][split]:
+            raise DataError(path, f"lists {len(rows[split])} images, not {about['splits'][split]}", "prepare the data again")
     images_root = Path(about["images_root"])
     if not images_root.is_absolute():
         images_root = root / images_root
@@ -306,8 +341,11 @@ def verify(dataset: Dataset) -> list[str]:
                 findings.append(f"{path}: missing - prepare the data again")
             elif sha256_file(path) != expected:
                 findings.append(f"{path}: differs from the manifest - prepare the data again")
-        if not (dataset.images_root / row.image_path).is_file():
-            findings.append(f"{dataset.images_root / row.image_path}: photo is missing - put the raw data back")
+        photo = dataset.images_root / row.image_path
+        if not photo.is_file():
+            findings.append(f"{photo}: photo is missing - put the raw data back")
+        elif sha256_file(photo) != row.image_sha256:
+            findings.append(f"{photo}: photo differs from the one prepared - prepare the data again")
     for row in (row for split in dataset.rows.values() for row in split):
         try:
             dataset.labels(row).check(dataset.hierarchy, label_path(dataset.root, "fine", row.split, row.key))

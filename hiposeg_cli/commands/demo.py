@@ -14,9 +14,11 @@ _SETTINGS = {
     "optim.epochs": 8, "optim.lr": 1e-3, "optim.schedule": "cosine", "loop.val_every": 4,
 }  # fmt: skip
 
+_PICTURES = {"n_train": 480, "n_val": 80, "size_px": 128}
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for everything the demo makes.")] = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option(help="New folder for all it makes; default runs/demo-N.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of pictures and training.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -27,12 +29,14 @@ def demo(
     from hiposeg_cli.demo.draw import draw_dataset
     from hiposeg_cli.errors import DataError
     from hiposeg_cli.report.tables import level_line, per_class_table, protocol_line
+    from hiposeg_cli.run import new_run_dir
 
+    out = out or new_run_dir(Path("runs"), "demo")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(out, "exists", "remove it, or choose another --out")
     raw, data = out / "raw", out / "data"
     console.say(f"1/5 drawing pictures in the PASCAL-Part layout: {raw}")
-    draw_dataset(raw, seed=seed)
+    draw_dataset(raw, **_PICTURES, seed=seed)
     console.say(f"2/5 hiposeg prepare pascal-part {raw} {data} --hierarchy demo")
     with console.progress("prepare") as progress:
         convert("pascal-part", raw, data, PrepareOptions(hierarchy="demo", workers=2), progress=progress)
@@ -41,7 +45,7 @@ def demo(
         _train(method, data, out / method, seed)
     console.say(f"4/5 hiposeg eval {out}/METHOD {data} --per-class")
     columns = [(method, score_run(out / method, data)) for method in ("flat", "hiposeg")]
-    console.say(f"5/5 hiposeg predict {out}/hiposeg {out}/photos --overlay")
+    console.say(f"5/5 hiposeg predict {out}/hiposeg PHOTOS --overlay --out {out}/predictions")
     predicted = _predict(data, out)
     if as_json:
         console.out(console.envelope("demo", {"scores": dict(columns), "predictions": str(predicted)}))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy, SourceTable
-from hiposeg_cli.labelmap import LookUp, RawIds, read_image_size
+from hiposeg_cli.labelmap import LookUp, RawIds, check_photo
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Target = tuple[int | None, int | None]
@@ -95,11 +95,15 @@ class Reader(ABC):
                 raise ConfigError(flag, f"does not apply to the format {self.name!r}", f"its options: {flags}")
         self.root, self.hierarchy, self.options = root, hierarchy, options
         self.table = hierarchy.source(self.name)
-        self.lookup = LookUp(self.targets(), hierarchy)
+        self.lookup = LookUp(self.targets(), hierarchy, self.labels_from())
 
     @abstractmethod
     def targets(self) -> dict[int, Target]:
         """Published id -> (fine id, coarse id), None for ignore."""
+
+    def labels_from(self) -> object:
+        """What names the raw ids, for messages."""
+        return f"hierarchy {self.hierarchy.name!r}, source {self.name}"
 
     @abstractmethod
     def items(self) -> list[RawItem]:
@@ -110,8 +114,8 @@ class Reader(ABC):
         """Paint the labels of one image. Raises DataError naming the file."""
 
     def require_size(self, item: RawItem, shape: tuple[int, ...], what: object) -> None:
-        """Refuse labels whose size is not the image's."""
-        height, width = read_image_size(item.image_path)
+        """Decode the photo to its end, and refuse labels whose size is not its own."""
+        height, width = check_photo(item.image_path)
         if (height, width) != tuple(shape):
             raise DataError(
                 what, f"labels are {shape[1]}x{shape[0]} but {item.image_path.name} is {width}x{height}",
@@ -155,16 +159,18 @@ def id_png_targets(table: SourceTable, hierarchy: Hierarchy, where: object) -> d
     return targets
 
 
-def safe_key(path: str) -> str:
+def safe_key(path: str, where: object = "") -> str:
     """A key usable as a file name everywhere: percent-encode all but [A-Za-z0-9._-/].
 
+    Args:
+        where: the file that names the path, for the message.
     Raises: DataError for an absolute path or one that leaves its folder.
     """
     if path.startswith("/") or "\\" in path or re.match(r"^[A-Za-z]:", path) or ".." in path.split("/"):
-        raise DataError(path, "the file name leaves its folder", "use relative names without '..'")
+        raise DataError(where or path, f"the file name '{path}' leaves its folder", "use relative names without '..'")
     key = quote(path, safe="/._-")
     if len(key.encode()) > 200:
-        raise DataError(path, "the file name is longer than 200 bytes", "shorten it")
+        raise DataError(where or path, f"the file name {path[:40]!r}... is longer than 200 bytes", "shorten it")
     return key
 
 

@@ -18,7 +18,7 @@ class Cityscapes(Reader):
     default_hierarchy = "cityscapes-19-7"
 
     def targets(self) -> dict[int, Target]:
-        return id_png_targets(self.table, self.hierarchy, f"hierarchy {self.hierarchy.name!r}, source cityscapes")
+        return id_png_targets(self.table, self.hierarchy, self.labels_from())
 
     def items(self) -> list[RawItem]:
         truth_dir, image_dir = self.root / "gtFine", self.root / "leftImg8bit"

@@ -7,7 +7,6 @@ annotation id; crowd regions are ignore where nothing else is drawn.
 from __future__ import annotations
 
 import json
-import math
 import re
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import Canvas, RawItem, RawLabel, Reader, Target, resolve_target, safe_key, unknown_name
-from hiposeg_cli.labelmap import read_image_size
+from hiposeg_cli.labelmap import MAX_RAW_ID, check_photo
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -54,19 +53,26 @@ class Coco(Reader):
         return found
 
     @cached_property
-    def _tables(self) -> dict[str, dict[str, Any]]:
-        """Split -> parsed and cross-checked JSON."""
-        tables: dict[str, dict[str, Any]] = {}
-        for path in self._files:
-            split = re.sub(r"\d{4}$", "", path.stem.removeprefix("instances_"))
-            tables[split if path.stem.startswith("instances_") else "train"] = _load(path)
-        return tables
+    def _tables(self) -> dict[Path, dict[str, Any]]:
+        """Parsed and cross-checked JSON files."""
+        return {path: _load(path) for path in self._files}
+
+    def _split(self, path: Path) -> str:
+        """`train` for instances_train2017.json and train.json; `train` too for the one JSON of a folder without splits."""
+        if len(self._files) == 1 and path.parent == self.root:
+            return "train"
+        return re.sub(r"\d{4}$", "", path.stem.removeprefix("instances_"))
+
+    def labels_from(self) -> object:
+        return self._files[0]
 
     @cached_property
     def _categories(self) -> dict[int, str]:
         categories: dict[int, str] = {}
-        for path, table in zip(self._files, self._tables.values(), strict=True):
+        for path, table in self._tables.items():
             for category in table["categories"]:
+                if not 0 <= category["id"] <= MAX_RAW_ID:
+                    raise DataError(path, f"category id {category['id']} is not 0..{MAX_RAW_ID}", "renumber the categories")
                 if categories.setdefault(category["id"], category["name"]) != category["name"]:
                     raise DataError(path, f"category {category['id']} has another name than in {self._files[0]}", "use one")
         return categories
@@ -81,45 +87,51 @@ class Coco(Reader):
 
     def items(self) -> list[RawItem]:
         items = []
-        for split, table in self._tables.items():
-            folder = self._image_dir(table)
+        for path, table in self._tables.items():
+            folder = self._image_dir(path, table)
             for image in sorted(table["images"], key=lambda image: str(image["file_name"])):
-                path = folder / _relative(image)
-                if not path.is_file():
-                    raise DataError(path, f"image {image['id']} of the JSON is missing", "add it, or pass --images FOLDER")
-                key = safe_key(Path(image["file_name"]).with_suffix("").as_posix())
-                items.append(RawItem(key, split, path, f"{split}:{image['id']}"))
+                photo = folder / _relative(image, path)
+                if not photo.is_file():
+                    raise DataError(photo, f"image {image['id']} of the JSON is missing", "add it, or pass --images FOLDER")
+                key = safe_key(Path(image["file_name"]).with_suffix("").as_posix(), path)
+                items.append(RawItem(key, self._split(path), photo, f"{path.name}:{image['id']}"))
         return items
 
-    def _image_dir(self, table: dict[str, Any]) -> Path:
-        """The folder below which the first image of a JSON is found."""
-        first = _relative(table["images"][0])
+    def _image_dir(self, json_path: Path, table: dict[str, Any]) -> Path:
+        """The folder of a JSON's images: the one named like the JSON, else the only one that holds its first image."""
+        first = _relative(table["images"][0], json_path)
         if self.options.images is not None:
             return self.options.images
         folders = [self.root, *sorted(path for path in self.root.rglob("*") if path.is_dir())]
-        for folder in folders:
-            if (folder / first).is_file():
-                return folder
-        raise DataError(self.root, f"image {first} of the JSON is in none of its folders", "pass --images FOLDER")
+        holding = [folder for folder in folders if (folder / first).is_file()]
+        named = [folder for folder in holding if folder.name == json_path.stem.removeprefix("instances_")]
+        if len(named or holding) == 1:
+            return (named or holding)[0]
+        if not holding:
+            raise DataError(json_path, f"its image {first} is in none of the folders of {self.root}", "pass --images FOLDER")
+        raise DataError(
+            json_path, f"its image {first} is in several folders ({holding[0].name}, {holding[1].name}, ...)",
+            "name a folder like the JSON (train2017 for instances_train2017.json), or pass --images FOLDER",
+        )  # fmt: skip
 
     @cached_property
     def _by_image(self) -> dict[str, list[dict[str, Any]]]:
         index: dict[str, list[dict[str, Any]]] = {}
-        for split, table in self._tables.items():
+        for path, table in self._tables.items():
             for annotation in table["annotations"]:
-                index.setdefault(f"{split}:{annotation['image_id']}", []).append(annotation)
+                index.setdefault(f"{path.name}:{annotation['image_id']}", []).append(annotation)
         return index
 
     def read(self, item: RawItem) -> RawLabel:
         from pycocotools import mask as rle
 
-        height, width = read_image_size(item.image_path)
+        height, width = check_photo(item.image_path)
         self._check_recorded_size(item, height, width)
         warnings: list[str] = []
         drawn: list[tuple[int, dict[str, Any], Any]] = []
         for annotation in self._by_image.get(item.source, []):
             try:
-                encoded = _encode(annotation, height, width)
+                encoded = _encode(annotation, height, width, warnings)
             except ValueError as error:
                 warnings.append(f"annotation {annotation['id']}: {error}")
                 continue
@@ -135,22 +147,22 @@ class Coco(Reader):
         return RawLabel(canvas.ids, len(drawn), int(canvas.contested.sum()), warnings=tuple(warnings))
 
     def _check_recorded_size(self, item: RawItem, height: int, width: int) -> None:
-        split, image_id = item.source.split(":", 1)
-        record = self._images[split][image_id]
+        record = self._images[item.source]
         if (record.get("height", height), record.get("width", width)) != (height, width):
             raise DataError(
-                item.image_path, f"is {width}x{height}, the JSON says {record['width']}x{record['height']}",
+                item.image_path,
+                f"is {width}x{height}, the JSON says {record.get('width', '?')}x{record.get('height', '?')}",
                 "use the images the annotations were made on",
             )  # fmt: skip
 
     @cached_property
     def _images(self) -> dict[str, dict[str, Any]]:
-        return {split: {str(image["id"]): image for image in table["images"]} for split, table in self._tables.items()}
+        return {f"{path.name}:{image['id']}": image for path, table in self._tables.items() for image in table["images"]}
 
 
-def _relative(image: dict[str, Any]) -> str:
+def _relative(image: dict[str, Any], where: Path) -> str:
     name = str(image["file_name"])
-    safe_key(name)  # refuses names that leave the folder
+    safe_key(name, where)  # refuses names that leave the folder
     return name
 
 
@@ -160,12 +172,23 @@ def _load(path: Path) -> Any:
     def no_constant(text: str) -> NoReturn:
         raise DataError(path, f"holds the value {text}, which is not JSON", "repair the exporter")
 
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(path, f"an object has the key {twice!r} twice", "repair the exporter")
+        return entry
+
     try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=no_constant)
+        text = path.read_bytes().decode("utf-8-sig")
+        data = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_repeats)
     except UnicodeDecodeError as error:
         raise DataError(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}:{error.colno}", f"is broken JSON: {error.msg}", "replace the file") from None
+    except ValueError as error:
+        raise DataError(path, f"is broken JSON: {error}", "replace the file") from None
     except RecursionError:
         raise DataError(path, "is nested too deeply", "is this a COCO file?") from None
     for key in _KEYS:
@@ -176,7 +199,7 @@ def _load(path: Path) -> Any:
     ids = {key: _unique_ids(path, key, data[key]) for key in _KEYS}
     for annotation in data["annotations"]:
         for field, key in (("image_id", "images"), ("category_id", "categories")):
-            if annotation.get(field) not in ids[key]:
+            if type(annotation.get(field)) is not int or annotation[field] not in ids[key]:
                 raise DataError(
                     path, f"annotation {annotation['id']} has unknown {field} {annotation.get(field)!r}", "repair it"
                 )
@@ -197,7 +220,7 @@ def _unique_ids(path: Path, key: str, entries: list[Any]) -> set[int]:
     return seen
 
 
-def _encode(annotation: dict[str, Any], height: int, width: int) -> Any:
+def _encode(annotation: dict[str, Any], height: int, width: int, warnings: list[str]) -> Any:
     """One annotation as a compressed RLE. Raises ValueError, in words, for geometry that must not reach C code."""
     from pycocotools import mask as rle
 
@@ -210,17 +233,24 @@ def _encode(annotation: dict[str, Any], height: int, width: int) -> Any:
         return segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, height, width)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("no segmentation; skipped")
-    polygons = [polygon for polygon in segmentation if _usable(polygon)]
+    limit = 10 * max(height, width)
+    polygons = [polygon for polygon in segmentation if _usable(polygon, limit)]
     if not polygons:
-        raise ValueError("no polygon of three points or more; skipped")
+        raise ValueError("no polygon of three finite points near the image; skipped")
+    if len(polygons) < len(segmentation):
+        dropped = len(segmentation) - len(polygons)
+        warnings.append(f"annotation {annotation['id']}: {dropped} unusable polygon{'s' * (dropped > 1)} dropped")
     return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
-def _usable(polygon: Any) -> bool:
-    """Whether one polygon has three points or more, all finite (a 4-number one would be drawn as a box)."""
+def _usable(polygon: Any, limit: int) -> bool:
+    """Whether one polygon has three points or more within `limit` px (a 4-number one would be drawn as a box).
+
+    A point far outside the image makes the rasteriser allocate without bound.
+    """
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return False
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in polygon)
+    return all(isinstance(value, int | float) and -limit <= value <= limit for value in polygon)
 
 
 def _check_counts(counts: Any, total: int) -> None:

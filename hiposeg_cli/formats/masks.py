@@ -21,7 +21,7 @@ class Masks(Reader):
     honours = frozenset({"label_suffix"})
 
     def targets(self) -> dict[int, Target]:
-        return id_png_targets(self.table, self.hierarchy, f"hierarchy {self.hierarchy.name!r}, source masks")
+        return id_png_targets(self.table, self.hierarchy, self.labels_from())
 
     def items(self) -> list[RawItem]:
         items = []

@@ -86,8 +86,8 @@ class PascalPart(Reader):
 
     def targets(self) -> dict[int, Target]:
         uncovered = self.options.uncovered or self.table.uncovered
-        targets = {0: self.background_target(self.table.unlabelled)}
-        where = f"hierarchy {self.hierarchy.name!r}, source pascal-part"
+        targets = self._targets = {0: self.background_target(self.table.unlabelled)}
+        where = self.labels_from()
         for name, parts in self.table.map.items():
             if name not in RAW_PARTS or not isinstance(parts, dict):
                 raise ConfigError(where, f"{name!r} is not a PASCAL-Part object", did_you_mean(str(name), RAW_PARTS))
@@ -131,7 +131,7 @@ class PascalPart(Reader):
         splits: dict[str, str] = {}
         for split in ("train", "val"):
             path = lists / f"{split}.txt"
-            for stem in path.read_text(encoding="utf-8").split() if path.is_file() else []:
+            for stem in _listed(path):
                 if stem in splits:
                     raise DataError(path, f"{stem!r} is listed twice (also in {splits[stem]})", "keep it in one split")
                 splits[stem] = split
@@ -142,7 +142,7 @@ class PascalPart(Reader):
         objects = _load_objects(path)
         if not objects:
             raise DataError(path, "has no objects", "remove the file, or annotate it")
-        shape = objects[0]["mask"].shape
+        shape = _mask(objects[0]["mask"], np.shape(objects[0]["mask"]), path).shape
         self.require_size(item, shape, path)
         canvas = Canvas(shape, unlabelled=0)
         objects_seen = np.zeros(shape, dtype=np.int32)
@@ -180,6 +180,8 @@ class PascalPart(Reader):
         if self.options.part_order == "area":
             parts.sort(key=lambda part: -int(part[2].sum()))
         for number, name, part in parts:
+            if base + number not in self._targets:
+                raise unknown_name(path, f"part (hierarchy {self.hierarchy.name!r}, {entry['class']})", name, ())
             if not part.any():
                 warnings.append(f"{entry['class']} {name} has an empty mask; skipped")
             outside = int((part & ~mask).sum())
@@ -187,6 +189,16 @@ class PascalPart(Reader):
                 warnings.append(f"{entry['class']} {name} reaches {outside} px outside its object; cut off")
             layer.paint(part & mask, base + number)
         return layer
+
+
+def _listed(path: Path) -> list[str]:
+    """Stems of a split list; none where there is no list."""
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"is not UTF-8 text (byte {error.start})", "replace the list") from None
 
 
 def _match(part: str, table: dict[str, Any], where: str) -> Any:
@@ -212,7 +224,9 @@ def _part_number(object_name: str, part_name: str, path: Path) -> int:
     return parts.index(folded) + 1
 
 
-def _mask(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
+def _mask(values: Any, shape: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or values.ndim != 2:
+        raise DataError(path, "has a mask that is no 2-d array of numbers", "use the original file")
     if values.shape != tuple(shape):
         raise DataError(path, f"has masks of {values.shape} and {tuple(shape)}", "replace the file")
     mask: NDArray[np.bool_] = values > 0
@@ -222,7 +236,6 @@ def _mask(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[n
 def _load_objects(path: Path) -> list[dict[str, Any]]:
     """Objects of one file: class, class_ind, mask and parts as (name, mask) pairs."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         with path.open("rb") as file:
@@ -232,12 +245,13 @@ def _load_objects(path: Path) -> list[dict[str, Any]]:
         anno = loadmat(path, variable_names=["anno"]).get("anno")
     except FileNotFoundError:
         raise DataError(path, "no such file", "check the dataset") from None
-    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError, EOFError, KeyError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # scipy's parser raises whatever a corrupt byte leads it to
         raise DataError(path, f"is not a readable MATLAB v5 file ({error})", "replace the file") from None
     try:
-        objects = anno[0, 0]["objects"]
-        return [_object(objects[0, k], path) for k in range(objects.shape[1])]
-    except (TypeError, IndexError, ValueError, KeyError) as error:
+        return [_object(entry, path) for entry in anno[0, 0]["objects"].ravel()]
+    except (TypeError, IndexError, ValueError, KeyError, OverflowError, AttributeError) as error:
         raise DataError(path, f"has not the structure anno.objects of PASCAL-Part ({error})", "use the original") from None
 
 
@@ -245,8 +259,7 @@ def _object(entry: Any, path: Path) -> dict[str, Any]:
     missing = [name for name in _FIELDS["object"] if name not in (entry.dtype.names or ())]
     if missing:
         raise DataError(path, f"an object lacks the field {missing[0]!r}", "use the original file")
-    parts = entry["parts"]
-    pairs = [(str(parts[0, k]["part_name"][0]), parts[0, k]["mask"]) for k in range(parts.shape[1])]
+    pairs = [(str(part["part_name"][0]), part["mask"]) for part in entry["parts"].ravel()]
     return {
         "class": str(entry["class"][0]), "class_ind": int(entry["class_ind"][0, 0]), "mask": entry["mask"], "parts": pairs,
     }  # fmt: skip

@@ -34,24 +34,30 @@ class Checkpoint:
 def save_weights(path: Path, net: nn.Module, hierarchy: Hierarchy, about: dict[str, Any]) -> None:
     """Write the network's parameters and buffers with everything needed to use them."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    header = {"hiposeg": json.dumps(about), "hierarchy": dump_hierarchy(hierarchy)}
-    write_bytes_atomic(path, save(tensors, metadata=header))
+    write_bytes_atomic(path, save(tensors, metadata=_header({"about": about, "hierarchy": dump_hierarchy(hierarchy)})))
 
 
 def load_weights(path: Path) -> Checkpoint:
     """Read a weights file. Raises DataError when it is missing, broken or not hiposeg's."""
     tensors, header = _read(path, "weights file")
-    if "hiposeg" not in header or "hierarchy" not in header:
+    if "hierarchy" not in header:
         raise DataError(path, "was not written by hiposeg", "name a run folder, or weights/best.safetensors inside one")
-    return Checkpoint(path, tensors, parse_hierarchy(header["hierarchy"], path), json.loads(header["hiposeg"]))
+    return Checkpoint(path, tensors, parse_hierarchy(header["hierarchy"], path), header["about"])
 
 
-def _read(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _header(values: dict[str, Any]) -> dict[str, str]:
+    """One entry only: safetensors writes several in a random order, and equal runs must give equal files."""
+    return {"hiposeg": json.dumps(values)}
+
+
+def _read(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and the values of `_header` ({} in a file that is not ours)."""
     if not path.is_file():
         raise DataError(path, f"no such {what}", "check the path, or train first")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            header = json.loads((file.metadata() or {}).get("hiposeg", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(path, f"is not a readable {what} ({error})", "train again, or restore the file") from None
 
@@ -86,7 +92,7 @@ class RunState:
         state = self.optimizer.state_dict()
         for index, slots in state["state"].items():
             tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in slots.items() if isinstance(tensor, Tensor)}
-        header = {"progress": json.dumps(self.progress), "groups": json.dumps(state["param_groups"])}
+        header = _header({"progress": self.progress, "groups": state["param_groups"]})
         # safetensors stores memory as it lies: a copy makes channels_last and shared tensors plain.
         plain = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
         write_bytes_atomic(path, save(plain, metadata=header))
@@ -103,8 +109,8 @@ class RunState:
                 if key.startswith("optimizer/"):
                     _, index, name = key.split("/")
                     slots.setdefault(int(index), {})[name] = tensor
-            self.optimizer.load_state_dict({"state": slots, "param_groups": json.loads(header["groups"])})
-            self.progress.update(json.loads(header["progress"]))
+            self.optimizer.load_state_dict({"state": slots, "param_groups": header["groups"]})
+            self.progress.update(header["progress"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise DataError(path, f"does not fit this run ({str(error).splitlines()[0]})", "start a new run") from None
         torch.set_rng_state(tensors["rng/cpu"])

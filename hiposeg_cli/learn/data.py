@@ -80,9 +80,14 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def train_loader(data: TrainSet, sampler: StepSampler, workers: int, *, pin_memory: bool) -> DataLoader[Sample]:
-    """Loader over the whole run; worker count changes speed, never content."""
+    """Loader over the whole run; worker count changes speed, never content.
+
+    It has a generator of its own: an iterator draws a number when it starts, which must not come from the stream that
+    dropout uses, or a resumed run would drop other units.
+    """
+    generator = torch.Generator().manual_seed(sampler.seed)
     return DataLoader(
-        data, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
+        data, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory, generator=generator,
         prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None,
     )  # fmt: skip
 

@@ -1,0 +1,245 @@
+"""Commands as a user meets them: results, exit codes, one-line errors, nothing lost."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from hiposeg_cli.app import app
+from hiposeg_cli.demo.draw import draw_dataset
+
+runner = CliRunner()
+
+
+def run(*arguments: object) -> Result:
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def data_of(result: Result) -> dict[str, Any]:
+    """The data of a --json answer, after checking its envelope."""
+    envelope = json.loads(result.stdout)
+    assert set(envelope) == {"schema", "command", "status", "data", "warnings"}
+    return dict(envelope["data"])
+
+
+def refused(result: Result, *words: str, code: int = 2) -> None:
+    """One line that names what is wrong, the right exit code, no traceback."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
+    assert len(lines) == 1, result.output
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a raw demo set, its prepared form and a briefly trained run."""
+    root = tmp_path_factory.mktemp("world")
+    draw_dataset(root / "raw", n_train=6, n_val=3, size_px=64)
+    assert run("prepare", "pascal-part", root / "raw", root / "data", "--hierarchy", "demo", "--workers", 1).exit_code == 0
+    options = ["--net", "fpn", "--crop", 64, "--batch", 2, "--iterations", 2, "--workers", 0, "--device", "cpu"]
+    result = run("train", root / "data", *options, "--out", root / "run", "--json")
+    assert result.exit_code == 0, result.output
+    assert data_of(result)["run"] == str(root / "run")
+    return root
+
+
+# -- the ordinary way --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_run_folder_holds_what_is_promised(world: Path) -> None:
+    names = {path.relative_to(world / "run").as_posix() for path in (world / "run").rglob("*") if path.is_file()}
+    expected = {"config.yaml", "env.json", "hierarchy.yaml", "metrics.jsonl", "results.csv", "state.safetensors"}
+    assert names == expected | {"weights/best.safetensors", "weights/last.safetensors"}
+
+
+@pytest.mark.slow
+def test_eval_reports_both_levels_in_text_json_and_csv(world: Path) -> None:
+    text = run("eval", world / "run", world / "data", "--per-class")
+    assert text.exit_code == 0, text.output
+    for word in ("fine: mIoU", "coarse: mIoU", "protocol merged", "horse_tail", "absent classes: zero"):
+        assert word in text.stdout
+    csv_path = world / "scores.csv"
+    scores = data_of(run("eval", world / "run", world / "data", "--json", "--csv", csv_path))
+    assert {"fine", "coarse"} == set(scores["levels"])
+    assert len(scores["levels"]["fine"]["classes"]) == 20
+    assert len(csv_path.read_text().splitlines()) == 1 + 20 + 7
+    refused(run("eval", world / "run", world / "data", "--csv", csv_path), "scores.csv", "--overwrite")
+
+
+@pytest.mark.slow
+def test_predict_writes_ids_at_the_original_size_and_skips_what_is_done(world: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "in ner").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    sizes = {"a": (50, 70), "in ner/ü b": (33, 41), "one": (1, 1), "long": (10, 300)}
+    for name, size in sizes.items():
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(photos / f"{name}.png")
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    result = run("predict", world / "run", photos, "--out", tmp_path / "out", "--overlay", "--json")
+    assert result.exit_code == 1
+    answer = data_of(result)
+    assert (answer["done"], answer["skipped"], len(answer["failures"])) == (4, 0, 1)
+    assert "broken.jpg" in answer["failures"][0]
+    for name, size in sizes.items():
+        fine = np.asarray(Image.open(tmp_path / "out" / "fine" / f"{name}.png"))
+        coarse = np.asarray(Image.open(tmp_path / "out" / "coarse" / f"{name}.png"))
+        assert fine.shape == coarse.shape == size
+        assert fine.max() < 20
+        assert coarse.max() < 7
+        assert (tmp_path / "out" / "overlay" / f"{name}.jpg").exists()
+    (photos / "broken.jpg").unlink()
+    again = data_of(run("predict", world / "run", photos, "--out", tmp_path / "out", "--overlay", "--json"))
+    assert (again["done"], again["skipped"]) == (0, 4)
+
+
+@pytest.mark.slow
+def test_predictions_of_another_model_are_not_mixed(world: Path, tmp_path: Path) -> None:
+    photo = world / "raw" / "JPEGImages" / "demo_000000.jpg"
+    assert run("predict", world / "run", photo, "--out", tmp_path / "out").exit_code == 0
+    other = run(
+        "train", world / "data", "--net", "fpn", "--crop", 64, "--batch", 2, "--iterations", 1, "--out", tmp_path / "b"
+    )
+    assert other.exit_code == 0, other.output
+    refused(run("predict", tmp_path / "b", photo, "--out", tmp_path / "out"), "another model", "--overwrite")
+
+
+@pytest.mark.slow
+def test_doctor_finds_a_tampered_label(world: Path, tmp_path: Path) -> None:
+    assert run("doctor", world / "data").exit_code == 0
+    assert run("prepare", "pascal-part", world / "raw", tmp_path / "d", "--hierarchy", "demo", "--workers", 1).exit_code == 0
+    label = next((tmp_path / "d" / "labels" / "fine" / "train").glob("*.png"))
+    Image.new("L", Image.open(label).size, 3).save(label)
+    result = run("doctor", tmp_path / "d")
+    assert result.exit_code == 1
+    assert label.name in result.stdout
+
+
+@pytest.mark.slow
+def test_doctor_checks_the_environment_with_a_short_run() -> None:
+    result = run("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    names = [check["name"] for check in data_of(result)["checks"]]
+    assert {"torch", "torchvision", "hierarchies", "train and eval"} <= set(names)
+
+
+@pytest.mark.slow
+def test_whole_demo_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hiposeg_cli.commands import demo
+
+    monkeypatch.setattr(demo, "_SETTINGS", {**demo._SETTINGS, "data.crop": 64, "data.batch": 4, "optim.iterations": 2})
+    monkeypatch.setattr(demo, "_PICTURES", {"n_train": 8, "n_val": 3, "size_px": 64})
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    for word in ("flat IoU", "hiposeg IoU", "cat_torso", "overlay"):
+        assert word in result.stdout
+    assert len(list((tmp_path / "demo" / "predictions" / "overlay").glob("*.jpg"))) == 3
+    refused(run("demo", "--out", tmp_path / "demo"), "exists")
+
+
+def test_hierarchy_commands() -> None:
+    assert "cityscapes-19-7" in run("hierarchy", "list").stdout
+    names = [entry["name"] for entry in data_of(run("hierarchy", "list", "--json"))["hierarchies"]]
+    assert "pascal-part-108" in names
+    tree = run("hierarchy", "show", "cityscapes-19-7").stdout
+    assert "traffic light" in tree
+    assert "digraph" in run("hierarchy", "show", "demo", "--as", "dot").stdout
+    assert "19 fine, 7 coarse" in run("hierarchy", "check", "cityscapes-19-7").stdout
+
+
+def test_check_writes_nothing(world: Path, tmp_path: Path) -> None:
+    before = sorted(os.listdir(tmp_path))
+    result = run("prepare", "pascal-part", world / "raw", "--hierarchy", "demo", "--check", "--workers", 1)
+    assert result.exit_code == 0
+    assert "6" in result.stdout
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("precious")
+    refused(run("prepare", "pascal-prat", tmp_path / "full", tmp_path / "o"), "pascal-prat", "did you mean 'pascal-part'")
+    refused(run("prepare", "masks", tmp_path / "none", tmp_path / "o", "--hierarchy", "wbc-3-2"), "none", "no such folder")
+    refused(run("prepare", "masks", tmp_path / "full", tmp_path / "o"), "--hierarchy", "hierarchy list")
+    refused(
+        run("prepare", "masks", tmp_path / "full", tmp_path / "o", "--hierarchy", "wbc"), "wbc", "did you mean 'wbc-3-2'"
+    )
+    refused(run("prepare", "masks", tmp_path, "--hierarchy", "wbc-3-2"), "OUT", "--check")
+    refused(
+        run("prepare", "cityscapes", tmp_path / "full", tmp_path / "o", "--part-order", "area"), "--part-order", "cityscapes"
+    )
+    refused(run("train"), "DATA")
+    refused(run("train", tmp_path / "full"), "full", "hiposeg prepare")
+    refused(run("train", "--resume", tmp_path / "full"), "full", "not a run")
+    refused(run("train", tmp_path, "--config", tmp_path / "none.yaml"), "none.yaml")
+    refused(run("train", tmp_path, "--set", "optim.lrr=3"), "optim.lrr", "did you mean")
+    refused(run("train", tmp_path, "--set", "lr"), "KEY=VALUE")
+    refused(run("eval", tmp_path / "none", tmp_path), "not a prepared dataset")
+    refused(run("predict", tmp_path / "none", tmp_path / "full"), "full", "no images")
+    refused(run("hierarchy", "show", "citysapes-19-7"), "citysapes", "did you mean 'cityscapes-19-7'")
+    refused(run("doctor", tmp_path / "full"), "not a prepared dataset")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.slow
+def test_mistakes_with_runs_and_data(world: Path, tmp_path: Path) -> None:
+    options = ["--net", "fpn", "--crop", 64, "--batch", 2, "--iterations", 1]
+    refused(run("train", world / "data", *options, "--out", world / "run"), "already holds a run", "--resume")
+    refused(run("train", world / "data", *options, "--out", world / "raw"), "holds no run")
+    refused(run("train", world / "data", *options, "--crop", 50, "--out", tmp_path / "x"), "--crop", "64")
+    refused(run("train", world / "data", *options, "--device", "cuda:7", "--out", tmp_path / "x"), "cuda:7")
+    refused(run("eval", world / "run", world / "data", "--split", "vla"), "vla", "did you mean 'val'")
+    refused(run("eval", world / "run", world / "data", "--absent", "none"), "--absent")
+    refused(run("predict", world / "run", tmp_path / "nothing"), "nothing", "no such")
+    refused(run("train", "--resume", world / "run", "--lr", 1), "--resume")
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "h.yaml").write_text((world / "data" / "hierarchy.yaml").read_text().replace("dog_tail", "dog_tale"))
+    other = run(
+        "prepare", "pascal-part", world / "raw", tmp_path / "other", "--hierarchy", tmp_path / "h.yaml", "--workers", 1
+    )
+    assert other.exit_code == 0, other.output
+    refused(run("eval", world / "run", tmp_path / "other"), "another hierarchy", "dog_tail", "dog_tale")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((world / "run" / "weights" / "best.safetensors").read_bytes()[:1000])
+    refused(run("eval", broken, world / "data"), "broken.safetensors", "not a readable")
+
+
+def test_usage_errors_are_typers_own_with_exit_2(tmp_path: Path) -> None:
+    for arguments in (
+        ["no-such-command"],
+        ["train", "--no-such-option"],
+        ["prepare"],
+        ["train", str(tmp_path), "--epochs", "x"],
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+        assert json.loads(run(*arguments, "--json").stdout)["status"] == "error"
+
+
+def test_errors_fill_the_json_envelope(tmp_path: Path) -> None:
+    result = run("train", tmp_path / "none", "--json")
+    assert result.exit_code == 2
+    envelope = json.loads(result.stdout)
+    assert envelope["status"] == "error"
+    assert "none" in envelope["data"]["error"]
+
+
+def test_a_bug_of_ours_is_exit_70_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hiposeg_cli import hierarchy_yaml
+
+    def broken(name: object) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(hierarchy_yaml, "load_hierarchy", broken)
+    refused(run("hierarchy", "show", "demo"), "ZeroDivisionError", "a bug in hiposeg", code=70)

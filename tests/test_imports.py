@@ -1,0 +1,112 @@
+"""The arrows of docs/architecture: who may import whom, and what must never be imported early."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hiposeg_cli"
+BASE = {"errors", "strict_yaml", "registry"}
+LABELS = BASE | {"hierarchy", "hierarchy_yaml", "labelmap"}
+DATA = LABELS | {"store", "metrics", "graph", "formats"}
+ALLOWED = {
+    "errors": set(),
+    "strict_yaml": {"errors"},
+    "registry": {"errors"},
+    "config": BASE,
+    "hierarchy": BASE,
+    "hierarchy_yaml": BASE | {"hierarchy"},
+    "labelmap": BASE | {"hierarchy"},
+    "graph": LABELS,
+    "store": LABELS,
+    "metrics": LABELS,
+    "formats": LABELS | {"formats"},
+    "convert": DATA,
+    "report": DATA | {"report"},
+    "demo": LABELS | {"demo"},
+    "learn": DATA | {"learn"},
+    "nets": DATA | {"learn", "nets"},
+    "methods": DATA | {"learn", "methods"},
+    "infer": DATA | {"learn", "infer", "report"},
+    "run": DATA | {"config", "learn", "nets", "methods", "infer"},
+}
+NUMPY_RING = BASE | {
+    "config",
+    "hierarchy",
+    "hierarchy_yaml",
+    "labelmap",
+    "graph",
+    "store",
+    "metrics",
+    "formats",
+    "convert",
+    "report",
+    "demo",
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Full names of what a module imports, at any depth or at import time only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    part = part_of(path)
+    if part not in ALLOWED:
+        assert part in {"app", "commands", "__main__", "__init__"}, f"{part} has no place in the layering"
+        return
+    used = {name.split(".")[1] for name in imports_of(path) if name.startswith("hiposeg_cli.")}
+    assert used <= ALLOWED[part], f"{part} may not import {used - ALLOWED[part]}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_numpy_ring_never_imports_torch_or_typer(path: Path) -> None:
+    if part_of(path) in NUMPY_RING:
+        roots = {name.split(".")[0] for name in imports_of(path)}
+        assert not roots & {"torch", "timm", "typer", "click"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_commands_import_only_light_things_at_the_top(path: Path) -> None:
+    if part_of(path) in {"app", "commands"}:
+        roots = {name.split(".")[0] for name in imports_of(path, top_level_only=True)}
+        assert not roots & {"torch", "numpy", "rich", "PIL", "networkx", "scipy"}
+
+
+@pytest.mark.parametrize("arguments", ["--help", "prepare --help", "train -h", "hierarchy list", "hierarchy show wbc-3-2"])
+def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
+    code = (
+        "import sys; sys.argv = ['hiposeg', *sys.argv[1:]]\n"
+        "from hiposeg_cli.app import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments.split()], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_registered_plugins_exist() -> None:
+    from hiposeg_cli.registry import FORMATS, METHODS
+
+    for registry in (FORMATS, METHODS):
+        for name in registry.names():
+            assert registry.load(name).__doc__

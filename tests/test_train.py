@@ -1,0 +1,310 @@
+"""Training end to end on toy data: exact resume, equal saved networks, withheld labels, overfitting, interruption."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hiposeg_cli.config import Layer
+from hiposeg_cli.convert import PrepareOptions, prepare
+from hiposeg_cli.errors import ConfigError, DataError, HiposegError
+from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.checkpoint import load_weights
+from hiposeg_cli.learn.data import StepSampler, TrainSet, collate
+from hiposeg_cli.learn.evaluate import evaluate
+from hiposeg_cli.learn.loop import Interrupted, Trainer
+from hiposeg_cli.metrics import score
+from hiposeg_cli.run import load_model, make_trainer, resolve_config, write_run_files
+from hiposeg_cli.store import open_dataset
+
+HIERARCHY = """
+schema: hiposeg/hierarchy@1
+name: squares
+levels: [fine, coarse]
+classes:
+  coarse: [{id: 0, name: ground, kind: background}, {id: 1, name: box}]
+  fine:
+    - {id: 0, name: ground, parent: ground, kind: background}
+    - {id: 1, name: left half, parent: box, mirror: right half}
+    - {id: 2, name: right half, parent: box, mirror: left half}
+sources:
+  masks: {map: {0: ground, 1: left half, 2: right half, 3: {coarse: box}}, ignore: [255]}
+"""
+
+
+def draw_squares(root: Path, split: str, count: int, size: int = 48) -> None:
+    """Bright boxes on a dark ground; the left half is redder; a rim of the box has a coarse label only."""
+    rng = np.random.default_rng(len(split))
+    for folder in ("images", "labels"):
+        (root / split / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        labels = np.zeros((size, size), dtype=np.uint8)
+        y, x = rng.integers(4, size - 26, 2)
+        labels[y - 2 : y + 22, x - 2 : x + 22] = 3
+        labels[y : y + 20, x : x + 10] = 1
+        labels[y : y + 20, x + 10 : x + 20] = 2
+        labels[0, :3] = 255
+        palette = np.array([[40, 60, 40], [220, 120, 90], [150, 160, 220], [180, 180, 180]], dtype=np.uint8)
+        photo = palette[np.where(labels == 255, 0, labels)]
+        photo = np.clip(photo + rng.normal(0, 8, photo.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(photo).save(root / split / "images" / f"{number:03}.png")
+        Image.fromarray(labels).save(root / split / "labels" / f"{number:03}.png")
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared toy dataset: 10 training and 4 validation images."""
+    root = tmp_path_factory.mktemp("squares")
+    (root / "h.yaml").write_text(HIERARCHY)
+    draw_squares(root / "raw", "train", 10)
+    draw_squares(root / "raw", "val", 4)
+    prepare("masks", root / "raw", root / "data", PrepareOptions(hierarchy=str(root / "h.yaml")))
+    return root / "data"
+
+
+def trainer_of(data: Path, run_dir: Path, method: str = "hiposeg", **settings: Any) -> Trainer:
+    values = {
+        "data.path": str(data), "method.name": method, "net.architecture": "fpn", "data.crop": 32, "data.batch": 4,
+        "data.workers": 0, "optim.iterations": 6, "loop.val_every": 1, "loop.log_every": 1, "loop.device": "cpu",
+        **({"method.embed_dim": 16} if method == "hiposeg" else {}),
+    }  # fmt: skip
+    config = resolve_config([Layer("--test", values | {key.replace("__", "."): value for key, value in settings.items()})])
+    trainer, _ = make_trainer(config, run_dir)
+    write_run_files(run_dir, config, trainer.dataset.hierarchy)
+    return trainer
+
+
+def resumed(run_dir: Path) -> Trainer:
+    from hiposeg_cli.run import load_run_config
+
+    trainer, _ = make_trainer(load_run_config(run_dir), run_dir, resuming=True)
+    trainer.resume()
+    return trainer
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    parts = {"net": trainer.net, "method": trainer.method}
+    return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resume_equals_the_straight_run_bit_for_bit(squares: Path, tmp_path: Path, stop_at: int, optimizer: str) -> None:
+    """Stopped after any step, in the middle of an epoch or at its end, inside any stage of the curriculum."""
+    straight = trainer_of(squares, tmp_path / "straight", optim__optimizer=optimizer)
+    straight.run()
+    broken = trainer_of(squares, tmp_path / "broken", optim__optimizer=optimizer)
+    broken.stop = lambda: signal.SIGTERM if broken.progress["step"] == stop_at else None
+    with pytest.raises(Interrupted):
+        broken.run()
+    second = resumed(tmp_path / "broken")
+    assert second.progress["step"] == stop_at
+    second.run()
+    mine, theirs = state_of(straight), state_of(second)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
+    for which in ("best", "last"):
+        a = (tmp_path / "straight" / "weights" / f"{which}.safetensors").read_bytes()
+        assert a == (tmp_path / "broken" / "weights" / f"{which}.safetensors").read_bytes()
+
+    def losses(run: str) -> list[tuple[int, float]]:
+        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        return [(entry["step"], entry["loss"]) for entry in map(json.loads, lines) if "loss" in entry]
+
+    assert losses("straight") == losses("broken")
+
+
+@pytest.mark.slow
+def test_loader_processes_do_not_change_the_result(squares: Path, tmp_path: Path) -> None:
+    one, two = trainer_of(squares, tmp_path / "a"), trainer_of(squares, tmp_path / "b", data__workers=2)
+    one.run()
+    two.run()
+    assert all(torch.equal(tensor, state_of(two)[name]) for name, tensor in state_of(one).items())
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_143_and_the_run_goes_on(squares: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "hiposeg_cli", "train", str(squares), "--net", "fpn", "--crop", "32", "--batch", "4",
+        "--workers", "0", "--iterations", "100000", "--out", str(run), "--set", "loop.log_every=1", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = run / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 143, talk
+    assert "--resume" in talk
+    assert "Traceback" not in talk
+    assert (run / "state.safetensors").exists()
+    assert resumed(run).progress["step"] >= 2
+
+
+@pytest.mark.slow
+def test_finished_run_is_not_resumed(squares: Path, tmp_path: Path) -> None:
+    trainer_of(squares, tmp_path / "run", optim__iterations=2).run()
+    with pytest.raises(DataError, match="finished"):
+        resumed(tmp_path / "run")
+
+
+# -- what is saved -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_hiposeg_run_saves_exactly_the_flat_network(squares: Path, tmp_path: Path) -> None:
+    saved = {}
+    for method in ("flat", "hiposeg"):
+        trainer_of(squares, tmp_path / method, method, optim__iterations=2).run()
+        saved[method] = load_weights(tmp_path / method / "weights" / "best.safetensors").tensors
+    assert list(saved["flat"]) == list(saved["hiposeg"])
+    assert {n: t.shape for n, t in saved["flat"].items()} == {n: t.shape for n, t in saved["hiposeg"].items()}
+    assert sum(t.numel() for t in saved["flat"].values()) == sum(t.numel() for t in saved["hiposeg"].values())
+
+
+@pytest.mark.slow
+def test_without_prototype_terms_hiposeg_trains_like_flat_to_the_last_digit(squares: Path, tmp_path: Path) -> None:
+    off = {f"method__lambda_{name}": 0.0 for name in ("fh", "hh", "fl", "ll", "align")}
+    flat, hiposeg = trainer_of(squares, tmp_path / "f", "flat"), trainer_of(squares, tmp_path / "h", "hiposeg", **off)
+    flat.run()
+    hiposeg.run()
+    for name, tensor in flat.net.state_dict().items():
+        assert torch.equal(tensor, hiposeg.net.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_loaded_model_predicts_what_the_trained_one_does(squares: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(squares, tmp_path / "run", optim__iterations=2)
+    trainer.run()
+    model = load_model(tmp_path / "run", which="last", device="cpu")
+    image = trainer.dataset.image(trainer.dataset.split("val")[0])
+    from hiposeg_cli.learn.evaluate import segment
+
+    trainer.net.eval()
+    assert np.array_equal(model.segment(image), segment(trainer.net, image, size=None, device=torch.device("cpu")))
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_a_method_does_not_need_never_reach_it(squares: Path, tmp_path: Path) -> None:
+    for method, expected in (("flat", {"fine"}), ("hiposeg", {"fine", "coarse"})):
+        trainer = trainer_of(squares, tmp_path / method, method)
+        sample = trainer.train_set[(0, 0)]
+        assert set(sample.labels) == expected
+        batch = collate([sample, trainer.train_set[(0, 1)]])
+        assert (batch.coarse is None) == (method == "flat")
+
+
+def test_coarse_only_pixels_reach_training(squares: Path, tmp_path: Path) -> None:
+    sample = trainer_of(squares, tmp_path / "run").train_set[(0, 0)]
+    fine, coarse = sample.labels["fine"], sample.labels["coarse"]
+    assert ((fine == IGNORE) & (coarse == 1)).any()
+    assert (coarse[fine == 0] == 0).all()
+
+
+def test_samples_depend_on_seed_epoch_and_index_only(squares: Path, tmp_path: Path) -> None:
+    data: TrainSet = trainer_of(squares, tmp_path / "run").train_set
+    first, again = data[(3, 1)], data[(3, 1)]
+    assert np.array_equal(first.image, again.image)
+    assert not np.array_equal(first.image, data[(4, 1)].image)
+
+
+def test_each_epoch_shows_every_image_once_and_resuming_skips_nothing() -> None:
+    whole = list(StepSampler(10, 5, seed=1, start_step=0, total_steps=6))
+    for epoch in range(3):
+        shown = [index for batch in whole[2 * epoch : 2 * epoch + 2] for _, index in batch]
+        assert sorted(shown) == list(range(10))
+    assert whole[3:] == list(StepSampler(10, 5, seed=1, start_step=3, total_steps=6))
+    assert len(next(iter(StepSampler(3, 8, seed=0, start_step=0, total_steps=1)))) == 8
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["flat", "hiposeg"])
+def test_one_batch_can_be_learned_by_heart(squares: Path, tmp_path: Path, method: str) -> None:
+    trainer = trainer_of(
+        squares, tmp_path / "run", method, optim__iterations=60, data__scale=[1.0, 1.0], data__flip=0.0, data__jitter=0.0,
+        data__crop=64, optim__lr=2e-3, loop__val_every=100,
+    )  # fmt: skip
+    trainer.run()
+    dataset = open_dataset(squares)
+    model = load_model(tmp_path / "run", which="last", device="cpu")
+    confusion = evaluate(dataset, dataset.split("train"), model.segment)
+    assert score(confusion.matrix(0), dataset.hierarchy.fine).pixel_accuracy > 0.98
+
+
+def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(squares, tmp_path / "run", optim__lr=1e30, optim__warmup=0.0, optim__iterations=20)
+    with pytest.raises(HiposegError, match=r"loss is .*images 00"):
+        trainer.run()
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.crop", 100, "try 96"),
+        ("data.batch", 1, "two images"),
+        ("optim.lrr", 1, r"optim\.lr"),
+        ("optim.lr", "x", r"optim\.lr"),
+        ("optim.epochs", 0, "at least one epoch"),
+        ("method.tau_fine", 0, "above 0"),
+        ("method.name", "hipposeg", "did you mean 'hiposeg'"),
+        ("loop.device", "cuda:99", "CUDA"),
+        ("net.architecture", "fpm", "did you mean 'fpn'"),
+    ],
+)
+def test_wrong_settings_are_named_with_the_cure(squares: Path, tmp_path: Path, key: str, value: Any, message: str) -> None:
+    values = {"data.path": str(squares), "data.crop": 32, key: value}
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(resolve_config([Layer("--test", values)]), tmp_path / "run")
+
+
+def test_settings_override_in_the_stated_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.yaml").write_text("optim: {lr: 0.1, epochs: 3}\ndata: {crop: 64x96}\n")
+    (tmp_path / "b.yaml").write_text("optim: {lr: 0.2}\n")
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    config = resolve_config([], files)
+    assert (config.optim.lr, config.optim.epochs, config.data.crop) == (0.2, 3, (64, 96))
+    monkeypatch.setenv("HIPOSEG_OPTIM_LR", "0.3")
+    assert resolve_config([], files).optim.lr == 0.3
+    assert resolve_config([Layer("--lr", {"optim.lr": 0.4})], files).optim.lr == 0.4
+    assert resolve_config([Layer("--lr", {"optim.lr": 0.4})], files).origins["optim.lr"] == "--lr"
+
+
+@pytest.mark.slow
+def test_weights_of_another_hierarchy_are_refused(squares: Path, tmp_path: Path) -> None:
+    trainer_of(squares, tmp_path / "run", optim__iterations=2).run()
+    renamed = re.sub(r"(name|parent|coarse): box", r"\1: crate", HIERARCHY)
+    (tmp_path / "h.yaml").write_text(renamed)
+    draw_squares(tmp_path / "raw", "train", 4)
+    prepare("masks", tmp_path / "raw", tmp_path / "other", PrepareOptions(hierarchy=str(tmp_path / "h.yaml")))
+    settings = {"data.path": str(tmp_path / "other"), "data.crop": 32, "net.architecture": "fpn"}
+    config = resolve_config([Layer("--test", settings)])
+    with pytest.raises(HiposegError, match=r"another hierarchy.*'box'.*'crate'|another hierarchy.*'crate'.*'box'"):
+        make_trainer(config, tmp_path / "new", init=tmp_path / "run")
+
+
+def test_environment_does_not_leak_into_other_tests() -> None:
+    assert not [name for name in os.environ if name.startswith("HIPOSEG_")]
