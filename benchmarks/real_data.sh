@@ -17,6 +17,6 @@ both() { # NAME, then the options of `hiposeg train`
 [ -e "$out/carparts" ] || hiposeg prepare coco "$samples/carparts" "$out/carparts" --hierarchy car-parts --val 50
 [ -e "$out/camvid" ] || hiposeg prepare masks "$samples/camvid" "$out/camvid" --hierarchy camvid-11-7
 
-both wbc --size 128 --crop 128 --batch 16 --epochs 20 --val-every 20 --set data.scale=[0.75,1.5]
-both carparts --size 192 --crop 192 --batch 8 --epochs 16 --val-every 16 --set data.scale=[0.75,1.5]
-both camvid --size 320 --crop 224x288 --batch 8 --epochs 12 --val-every 12 --set data.scale=[0.75,1.5]
+both wbc --size 128 --crop 128 --batch 16 --epochs 12 --val-every 12 --set data.scale=[0.75,1.5]
+both carparts --size 192 --crop 192 --batch 8 --epochs 12 --val-every 12 --set data.scale=[0.75,1.5]
+both camvid --size 320 --crop 224x288 --batch 8 --epochs 8 --val-every 8 --set data.scale=[0.75,1.5]

@@ -22,12 +22,13 @@ from hiposeg_cli.labelmap import (
     LabelArray,
     LookUp,
     TwoLevelMap,
+    _opened,
+    check_photo,
     count_ids,
     ignore_value,
     label_dtype,
     lift,
     png_bytes,
-    read_image_size,
     read_label_png,
     read_rgb,
     valid_pixels,
@@ -138,6 +139,12 @@ def test_a_raw_id_beyond_32_bits_is_unknown_not_wrapped_around(raw_id: int, dtyp
         LookUp({5: (0, 0), -1: (None, None)}, TOY).encode(np.array([[raw_id]], dtype=dtype), "x.png")
 
 
+def test_a_raw_id_too_large_for_a_table_is_refused() -> None:
+    for raw_id in (10**10, -(10**10)):
+        with pytest.raises(DataError, match=f"^toy.yaml: the label id {raw_id} is beyond"):
+            LookUp({0: (0, 0), raw_id: (1, 1)}, TOY, "toy.yaml")
+
+
 @pytest.mark.parametrize(
     ("fine", "coarse", "expected"),
     [
@@ -201,7 +208,7 @@ def test_written_labels_are_read_back(
     assert read.dtype == labels.dtype
     assert np.array_equal(read, labels)
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert read_image_size(path) == (height, width)
+    assert check_photo(path) == (height, width)
 
 
 def test_png_bytes_depend_on_the_ids_alone() -> None:
@@ -303,14 +310,14 @@ def test_wrong_checksum_names_its_chunk(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_image_are_named_for_what_they_are(tmp_path: Path, data: bytes, what: str) -> None:
     (tmp_path / "a.png").write_bytes(data)
-    for read in (read_label_png, read_rgb, read_image_size):
+    for read in (read_label_png, read_rgb, check_photo):
         with pytest.raises(DataError, match=what):
             read(tmp_path / "a.png")
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    for read in (read_label_png, read_rgb, read_image_size):
+    for read in (read_label_png, read_rgb, check_photo):
         with pytest.raises(DataError, match="no such file"):
             read(tmp_path / "none.png")
         with pytest.raises(DataError, match="is a folder"):
@@ -323,7 +330,7 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [10_001, 20_000, 2**31 - 1])
 def test_a_header_over_the_pixel_limit_is_refused_undecoded(tmp_path: Path, side: int) -> None:
     (tmp_path / "a.png").write_bytes(_png(8, 0, b"\x00", width=side, height=side))
-    for read in (read_label_png, read_rgb, read_image_size):
+    for read in (read_label_png, read_rgb, check_photo):
         with pytest.raises(DataError, match="100000000"):
             read(tmp_path / "a.png")
 
@@ -332,7 +339,8 @@ def test_an_image_under_our_limit_gives_no_warning_of_pillow(tmp_path: Path) -> 
     (tmp_path / "a.png").write_bytes(_png(8, 0, b"\x00", width=10_000, height=9_900))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_image_size(tmp_path / "a.png") == (9_900, 10_000)
+        with _opened(tmp_path / "a.png") as image:  # the header alone: decoding 99 MP is no test for every day
+            assert image.size == (10_000, 9_900)
 
 
 # -- photos ------------------------------------------------------------------------------------------------------------
@@ -385,6 +393,19 @@ def test_photo_cut_off_anywhere_is_refused_or_complete(tmp_path: Path, file_form
         else:
             assert np.array_equal(read, whole)
     assert refused > 0.7 * len(data)
+
+
+def test_a_checked_png_photo_is_complete_to_its_end_marker(tmp_path: Path) -> None:
+    """Pillow shows a PNG without its last bytes as if nothing were missing."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)).save(buffer, "PNG")
+    data, path = buffer.getvalue(), tmp_path / "a.png"
+    path.write_bytes(data)
+    assert check_photo(path) == (3, 4)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"a\.png"):
+            check_photo(path)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -32,12 +32,12 @@ def sample_pixels(
         return candidates
     generator = torch.Generator(device=classes.device)
     generator.manual_seed((progress.seed * 1_000_003 + progress.step) % 2**63)
-    rank = torch.rand(len(candidates), generator=generator, device=classes.device, dtype=torch.float64)
+    rank = torch.rand(len(candidates), generator=generator, device=classes.device)
     if how == "hard" and wrong is not None:
-        rank = 0.5 * rank + 0.5 * (~wrong[candidates])
-    chosen_class = classes[candidates]
-    order = torch.argsort(chosen_class + rank)  # by class, then by rank within it
-    sorted_class = chosen_class[order]
+        rank = rank + (~wrong[candidates])
+    by_rank = torch.argsort(rank)
+    order = by_rank[torch.argsort(classes[candidates][by_rank], stable=True)]  # by class, then by rank within it
+    sorted_class = classes[candidates][order]
     first = torch.searchsorted(sorted_class, sorted_class)
     position = torch.arange(len(order), device=classes.device) - first
     return candidates[order[position < cap]]
