@@ -15,7 +15,7 @@ GRAPH_FORMATS = ("dot", "graphml", "json")
 
 def node_key(level_name: str, class_name: str) -> str:
     """Graph node of a class; names may repeat across levels."""
-    return f"{level_name}/{class_name}"
+    return f"{level_name}:{class_name}"
 
 
 def to_graph(hierarchy: Hierarchy) -> Any:
@@ -33,7 +33,7 @@ def to_graph(hierarchy: Hierarchy) -> Any:
 
 
 def findings(hierarchy: Hierarchy) -> list[str]:
-    """Oddities of a valid hierarchy, in words: single-child classes, shared colours, unused ids of its sources."""
+    """Oddities of a valid hierarchy, in words: single-child classes, shared colours, classes added by padding."""
     graph = to_graph(hierarchy)
     assert nx.is_forest(graph), "levels and single parents make a forest"
     notes = []
@@ -66,7 +66,10 @@ def export_graph(hierarchy: Hierarchy, graph_format: str) -> str:
         buffer = BytesIO()
         nx.write_graphml(graph, buffer)
         return buffer.getvalue().decode() + "\n"
-    lines = [f"digraph {json.dumps(hierarchy.name)} {{", "  rankdir=LR; node [shape=box, style=filled, fontname=sans];"]
+    lines = [
+        f"digraph {json.dumps(hierarchy.name, ensure_ascii=False)} {{",
+        "  rankdir=LR; node [shape=box, style=filled, fontname=sans];",
+    ]
     for key, data in graph.nodes(data=True):
         red, green, blue = (int(data["color"][i : i + 2], 16) for i in (1, 3, 5))
         ink = "white" if 299 * red + 587 * green + 114 * blue < 128_000 else "black"

@@ -172,6 +172,8 @@ class Hierarchy:
 
 def _first_difference(mine: Hierarchy, theirs: Hierarchy) -> str:
     for a, b in zip(mine.levels, theirs.levels, strict=False):
+        if a.name != b.name:
+            return f"a level is called {b.name!r}, not {a.name!r}"
         for x, y in zip(a.nodes, b.nodes, strict=False):
             if (x.name, x.parent) != (y.name, y.parent):
                 return f"{a.name} class {x.id} is {y.name!r} (parent {y.parent!r}), not {x.name!r} ({x.parent!r})"

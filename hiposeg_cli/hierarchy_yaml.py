@@ -15,7 +15,7 @@ from typing import Any
 
 from hiposeg_cli.errors import ConfigError, HierarchyError, did_you_mean
 from hiposeg_cli.hierarchy import KINDS, ClassNode, Color, Hierarchy, Level, SourceTable, fold, resolve_preset
-from hiposeg_cli.strict_yaml import Mapping, Retyped, load_yaml, parse_yaml, plain
+from hiposeg_cli.strict_yaml import Mapping, Retyped, Sequence, load_yaml, parse_yaml, plain
 
 SCHEMA = "hiposeg/hierarchy@1"
 MAX_CLASSES = 65_534  # 65535 is ignore in 16-bit maps
@@ -72,10 +72,9 @@ class _Parser:
         self._check_parents(levels, classes)
         self._check_room_for_copies(levels, classes)
         levels = _padded(levels)
+        self._check_mirror_parents(levels, classes)
         name = self._text(data, "name", data.line)
         doc = self._text(data, "doc", data.line) if "doc" in data else ""
-        if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in doc):
-            raise self.fail(data.lines["doc"], "`doc` has control characters", "remove them")
         hierarchy = Hierarchy(name=name, levels=tuple(levels), doc=doc.strip())
         return replace(hierarchy, sources=self._sources(data.get("sources"), hierarchy))
 
@@ -84,18 +83,19 @@ class _Parser:
         line = data.lines.get("levels")
         if not isinstance(levels, list) or len(levels) < 2:
             raise self.fail(line, "`levels` must name at least two levels, finest first", "write `levels: [fine, coarse]`")
-        names = [str(item["name"]) if isinstance(item, Mapping) and "name" in item else item for item in levels]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise self.fail(line, f"level names must be different words, got {names}", "write `levels: [fine, coarse]`")
-        return names
+        names = [item.get("name") if isinstance(item, Mapping) else item for item in levels]
+        texts = [self._word(name, line, "a level name") for name in names]
+        if len(set(texts)) != len(texts):
+            raise self.fail(line, f"level names must be different, got {texts}", "write `levels: [fine, coarse]`")
+        return texts
 
     def _level(self, level_name: str, classes: Mapping, *, top: bool) -> Level:
         items = classes.get(level_name)
-        if not isinstance(items, list) or not items:
+        if not isinstance(items, Sequence) or not items:
             raise self.fail(
                 classes.lines.get(level_name, classes.line), f"level {level_name!r} lists no classes", "add them"
             )
-        nodes = [self._node(item, position, level_name, top=top) for position, item in enumerate(items)]
+        nodes = [self._node(item, position, items.lines[position], top=top) for position, item in enumerate(items)]
         ids = [node.id for node in nodes]
         if sorted(ids) != list(range(len(nodes))):
             gaps = sorted(set(range(len(nodes))) - set(ids)) or [i for i in ids if ids.count(i) > 1]
@@ -111,17 +111,11 @@ class _Parser:
         self._check_mirror(nodes, items)
         return Level(level_name, tuple(sorted(nodes, key=lambda node: node.id)))
 
-    def _node(self, item: Any, position: int, level_name: str, *, top: bool) -> ClassNode:
-        if isinstance(item, str):
-            item = _named(item)
+    def _node(self, item: Any, position: int, line: int, *, top: bool) -> ClassNode:
         if not isinstance(item, Mapping):
-            raise self.fail(
-                getattr(item, "line", None), f"{item!r} in level {level_name!r} is not a class", "write {name: ...}"
-            )
+            item = _named(self._word(item, line, "the class"), line)
         self._known_keys(item, _CLASS_KEYS, "a class")
         name = self._text(item, "name", item.line)
-        if not name.strip() or any(unicodedata.category(char) == "Cc" for char in name):
-            raise self.fail(item.line, f"the class name {name!r} is empty or has control characters", "rename it")
         if top and "parent" in item:
             raise self.fail(item.line, f"{name!r} is on the coarsest level and cannot have a parent", "remove `parent`")
         if not top and "parent" not in item:
@@ -151,20 +145,31 @@ class _Parser:
             raise self.fail(item.line, f"color {color!r} is not three numbers 0..255", "write [R, G, B]")
         return (color[0], color[1], color[2])
 
-    def _text(self, item: Mapping, key: str, line: int) -> str:
-        value = item.get(key)
-        if isinstance(value, str):
-            return value
-        if value is None:
+    def _text(self, item: Mapping, key: str, line: int | None) -> str:
+        """A required text value."""
+        if key not in item:
             raise self.fail(line, f"`{key}` is missing", "add it")
-        shown = value.text if isinstance(value, Retyped) else str(value)
-        raise self.fail(item.lines.get(key, line), f"YAML does not read `{key}: {shown}` as text", f'write "{shown}"')
+        return self._word(item[key], item.lines.get(key, line), f"`{key}`")
 
     def _texts(self, item: Mapping, key: str) -> list[str]:
         values = item.get(key, [])
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise self.fail(item.lines[key], f"`{key}` must be a list of quoted or plain words", 'write ["a", "b"]')
-        return values
+        if not isinstance(values, list):
+            raise self.fail(item.lines[key], f"`{key}` must be a list", 'write ["a", "b"]')
+        return [self._word(value, item.lines[key], f"`{key}`") for value in values]
+
+    def _word(self, value: Any, line: int | None, what: str) -> str:
+        """A text that YAML reads as text and that survives being written and read again."""
+        if not isinstance(value, str):
+            shown = value.text if isinstance(value, Retyped) else str(value)
+            line = getattr(value, "line", line)
+            if isinstance(value, Retyped | int | float):
+                raise self.fail(line, f"YAML does not read {what} {shown} as text", f'write "{shown}"')
+            raise self.fail(line, f"{what} is {shown[:60]!r}, not text", "write one word or a quoted text")
+        if not value.strip() or any(
+            unicodedata.category(char) in ("Cc", "Cs", "Cn") for char in value if char not in "\n\t"
+        ):
+            raise self.fail(line, f"{what} {value!r} is empty or has characters that cannot be printed", "rewrite it")
+        return value
 
     def _known_keys(self, item: Mapping, known: Iterable[str], what: str) -> None:
         for key in item:
@@ -175,7 +180,7 @@ class _Parser:
         owner: dict[str, ClassNode] = {}
         for node, item in zip(nodes, items, strict=True):
             for spelling in {fold(name) for name in (node.name, *node.aliases)}:
-                if spelling in owner and (fold(node.name) == spelling or spelling in map(fold, owner[spelling].aliases)):
+                if owner.get(spelling, node) is not node:
                     raise self.fail(
                         getattr(item, "line", None),
                         f"{node.name!r} and {owner[spelling].name!r} share the name {spelling!r} in level {level_name!r}",
@@ -212,6 +217,18 @@ class _Parser:
                 raise self.fail(
                     line, f"{node.name!r} has unknown parent {node.parent!r}", did_you_mean(node.parent, above.names)
                 )
+
+    def _check_mirror_parents(self, levels: list[Level], classes: Mapping) -> None:
+        """A flip must keep each class below its parent: mirrored classes have mirrored parents."""
+        for below, above in itertools.pairwise(levels):
+            parents = [above.find(node.parent or "") or 0 for node in below.nodes]
+            for node, twin in zip(below.nodes, below.mirror_ids(), strict=True):
+                if parents[twin] != above.mirror_ids()[parents[node.id]]:
+                    has = f"mirrors {node.mirror!r}, but their parents do not" if node.mirror else "has none, its parent has"
+                    raise self.fail(
+                        classes.lines.get(below.name), f"mirror classes: {node.name!r} {has}",
+                        "mirrored classes need one parent, or parents that mirror each other",
+                    )  # fmt: skip
 
     def _check_room_for_copies(self, levels: list[Level], classes: Mapping) -> None:
         """A childless class gets an implicit copy on the level below, whose name must be free there."""
@@ -262,8 +279,7 @@ class _Parser:
                 continue
             else:
                 level = hierarchy.fine
-            if not isinstance(target, str):
-                raise self.fail(line, f"source {source!r} maps {key!r} to {target!r}, not a class name", "quote the name")
+            target = self._word(target, line, f"source {source!r}, target of {key!r}:")
             if target != "ignore" and level.find(target) is None:
                 raise self.fail(
                     line, f"source {source!r} maps {key!r} to unknown {level.name} class {target!r}",
@@ -271,9 +287,9 @@ class _Parser:
                 )  # fmt: skip
 
 
-def _named(name: str) -> Mapping:
+def _named(name: str, line: int) -> Mapping:
     item = Mapping()
-    item["name"] = name
+    item["name"], item.line = name, line
     return item
 
 
@@ -295,15 +311,17 @@ def _padded(levels: list[Level]) -> list[Level]:
     for position in range(len(padded) - 2, -1, -1):
         below, above = padded[position], padded[position + 1]
         parents = {above.find(node.parent or "") for node in below.nodes}
-        for node in above.nodes:
-            if node.id not in parents:
-                below = _with(below, node)
+        childless = [node for node in above.nodes if node.id not in parents]
+        for node in childless:
+            # A copy mirrors its twin's copy; where the twin has children instead, the pair is refused later.
+            twin = node.mirror if node.mirror in [other.name for other in childless] else None
+            below = _with(below, replace(node, mirror=twin))
         padded[position] = below
     return [_canonical_parents(level, above) for level, above in zip(padded, [*padded[1:], None], strict=True)]
 
 
 def _with(level: Level, node: ClassNode) -> Level:
-    copy = replace(node, id=len(level), parent=node.name, aliases=(), mirror=None, implicit=True)
+    copy = replace(node, id=len(level), parent=node.name, aliases=(), implicit=True)
     return Level(level.name, (*level.nodes, copy))
 
 
@@ -341,7 +359,7 @@ def dump_hierarchy(hierarchy: Hierarchy) -> str:
         lines.append("sources:")
     for name, table in hierarchy.sources.items():
         lines += [f"  {_quoted(name)}:", f"    uncovered: {table.uncovered}", f"    unlabelled: {table.unlabelled}"]
-        lines += [f"    ignore: {list(table.ignore)}", "    map:"]
+        lines += [f"    ignore: {list(table.ignore)}", "    map:" if table.map else "    map: {}"]
         lines += [f"      {_quoted(key)}: {_quoted(target)}" for key, target in table.map.items()]
     return "\n".join(lines) + "\n"
 

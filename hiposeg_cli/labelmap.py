@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class LookUp:
             raw: (H, W) any integer type, ids as published.
         Raises: DataError naming the unknown ids and their pixel counts.
         """
-        slots = raw.astype(np.int32) - self.offset
+        slots = raw.astype(np.int64) - self.offset
         inside = (slots >= 0) & (slots < len(self.known))
         unknown = ~inside
         unknown[inside] = ~self.known[slots[inside]]
@@ -230,9 +231,11 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             path, f"cannot be written ({error.strerror})", "free disk space or choose another folder"
         ) from None
@@ -253,8 +256,9 @@ class _opened:
 
     def __enter__(self) -> ImageFile.ImageFile:
         try:
-            # A known-oversize header is refused below with our limit, so Pillow's own process-wide one is not needed.
-            image = Image.open(self.path)
+            with warnings.catch_warnings():  # our own limit is checked below, from the header
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(self.path)
         except FileNotFoundError:
             raise DataError(self.path, "no such file", "check the path") from None
         except IsADirectoryError:

@@ -181,9 +181,8 @@ def summarize(confusion: Confusion, absent: Absent = "zero") -> dict[str, Any]:
 
 
 def _level_summary(scores: Scores, confusion: Confusion, depth: int) -> dict[str, Any]:
-    single_child = 0
-    if depth == 1:
-        single_child = sum(len(confusion.hierarchy.children(k)) == 1 for k in range(len(scores.level)))
+    below = [node.parent for node in confusion.hierarchy.levels[depth - 1].nodes] if depth else []
+    single_child = sum(below.count(node.name) == 1 for node in scores.level.nodes)
     return {
         "miou": none_if_nan(scores.miou), "classes_averaged": len(scores.averaged), "left_out": scores.left_out,
         "miou_without_background": none_if_nan(scores.without_background()),

@@ -98,7 +98,7 @@ def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = ()) -
 
     Raises: ConfigError naming the setting, its origin and the cure.
     """
-    files = [Layer(str(path), flatten(plain(load_yaml(path) or {}))) for path in config_files]
+    files = [Layer(str(path), _settings_file(path)) for path in config_files]
     # The method's name decides which options exist, so it is settled first, among all layers.
     base = {key: value for section, cls in _SECTIONS.items() for key, value in defaults(cls, section).items()}
     outer = [*files, environment_layer([*base, *_all_method_keys()]), *layers]
@@ -116,6 +116,14 @@ def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = ()) -
     )  # fmt: skip
     _check(config)
     return config
+
+
+def _settings_file(path: Path) -> dict[str, Any]:
+    """Dotted settings of a YAML file. Raises ConfigError when it holds something else."""
+    data = plain(load_yaml(path))
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(path, "does not hold settings", "write sections such as `optim: {lr: 0.001}`")
+    return flatten(data or {})
 
 
 def _all_method_keys() -> list[str]:
@@ -255,7 +263,7 @@ def load_run_config(run_dir: Path) -> RunConfig:
     """The saved configuration of a run. Raises ConfigError when the folder is no run."""
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError(run_dir, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
-    return resolve_config([Layer("--resume", flatten(plain(load_yaml(run_dir / "config.yaml"))))])
+    return resolve_config([Layer("--resume", _settings_file(run_dir / "config.yaml"))])
 
 
 def new_run_dir(base: Path, name: str) -> Path:

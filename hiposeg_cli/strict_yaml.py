@@ -15,7 +15,6 @@ from hiposeg_cli.errors import ConfigError
 
 MAX_NODES = 200_000
 MAX_DEPTH = 64
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "timestamp")}
 
 
 class Mapping(dict[Any, Any]):
@@ -25,6 +24,14 @@ class Mapping(dict[Any, Any]):
         super().__init__()
         self.line = 0
         self.lines: dict[Any, int] = {}
+
+
+class Sequence(list[Any]):
+    """A YAML list that remembers the line of each item (1-based)."""
+
+    def __init__(self, items: list[Any], lines: list[int]) -> None:
+        super().__init__(items)
+        self.lines = lines
 
 
 class Retyped:
@@ -60,12 +67,7 @@ def load_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: object) -> Any:
     """Parse YAML text strictly; see `load_yaml`."""
     try:
-        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise ConfigError(f"{where}:{line}", "anchors and aliases are not allowed", "write the value out")
-            if number > MAX_NODES:
-                raise ConfigError(where, f"has more than {MAX_NODES} nodes", "is this the right file?")
+        _check_events(text, where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -75,29 +77,41 @@ def parse_yaml(text: str, where: object) -> Any:
         raise ConfigError(where, f"is not valid YAML: {str(error).splitlines()[0]}", "fix the file") from None
     except RecursionError:
         raise ConfigError(where, "is nested too deeply", f"use at most {MAX_DEPTH} levels") from None
-    return _build(node, where, 0) if node is not None else None
+    return _build(node, where) if node is not None else None
 
 
-def _build(node: yaml.Node, where: object, depth: int) -> Any:
-    line = node.start_mark.line + 1
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{where}:{line}", "is nested too deeply", f"use at most {MAX_DEPTH} levels")
+def _check_events(text: str, where: object) -> None:
+    """Refuse anchors, tags, too many nodes and too deep nesting before anything is built."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ConfigError(f"{where}:{line}", "anchors and aliases are not allowed", "write the value out")
+        if tag := getattr(event, "tag", None):
+            raise ConfigError(f"{where}:{line}", f"the tag {tag!r} is not allowed", "write a plain value")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{where}:{line}", "is nested too deeply", f"use at most {MAX_DEPTH} levels")
+        if number > MAX_NODES:
+            raise ConfigError(where, f"has more than {MAX_NODES} nodes", "is this the right file?")
+
+
+def _build(node: yaml.Node, where: object) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_build(child, where, depth + 1) for child in node.value]
+        lines = [child.start_mark.line + 1 for child in node.value]
+        return Sequence([_build(child, where) for child in node.value], lines)
     if isinstance(node, yaml.MappingNode):
-        return _build_mapping(node, where, depth)
+        return _build_mapping(node, where)
     assert isinstance(node, yaml.ScalarNode)
-    if node.tag not in _PLAIN_TAGS:
-        raise ConfigError(f"{where}:{line}", f"the tag {node.tag!r} is not allowed", "write a plain value")
-    return _scalar(node, line)
+    return _scalar(node, node.start_mark.line + 1)
 
 
-def _build_mapping(node: yaml.MappingNode, where: object, depth: int) -> Mapping:
+def _build_mapping(node: yaml.MappingNode, where: object) -> Mapping:
     result = Mapping()
     result.line = node.start_mark.line + 1
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        key = _build(key_node, where, depth + 1)
+        key = _build(key_node, where)
         if isinstance(key, Retyped):
             raise ConfigError(
                 f"{where}:{line}", f"YAML reads the key {key.text} as {_kind(key.value)}", f'write "{key.text}"'
@@ -108,7 +122,7 @@ def _build_mapping(node: yaml.MappingNode, where: object, depth: int) -> Mapping
             raise ConfigError(
                 f"{where}:{line}", f"duplicate key {key!r}, first on line {result.lines[key]}", "keep one of them"
             )
-        result[key] = _build(value_node, where, depth + 1)
+        result[key] = _build(value_node, where)
         result.lines[key] = line
     return result
 
@@ -117,12 +131,14 @@ def _scalar(node: yaml.ScalarNode, line: int) -> str | int | float | Retyped:
     text = str(node.value)
     if node.tag == "tag:yaml.org,2002:str":
         return text
-    if re.fullmatch(r"-?(0|[1-9]\d*)", text):
+    if re.fullmatch(r"-?(0|[1-9]\d{0,17})", text):
         return int(text)
     if node.tag == "tag:yaml.org,2002:float" and re.fullmatch(r"-?\d+\.\d*([eE][-+]?\d+)?", text):
         return float(text)
-    value = yaml.safe_load(text) if text else None
-    return Retyped(text, value, line)
+    try:
+        return Retyped(text, yaml.safe_load(text) if text else None, line)
+    except (ValueError, yaml.YAMLError):  # a date that does not exist, `0x_`, a tag of YAML's own such as `=`
+        return Retyped(text, text, line)
 
 
 def _kind(value: object) -> str:

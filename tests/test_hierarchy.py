@@ -301,7 +301,7 @@ def hierarchies(draw: st.DrawFn) -> Hierarchy:
             for k in range(size)
         ]  # fmt: skip
         pairs = [(a, b) for a in range(size) for b in range(a + 1, size) if parents[a] == parents[b]]
-        if pairs and draw(st.booleans()):
+        if pairs and level_name == level_names[0] and draw(st.booleans()):  # an upper pair would need lower ones
             a, b = draw(st.sampled_from(pairs))
             nodes[a], nodes[b] = replace(nodes[a], mirror=names[b]), replace(nodes[b], mirror=names[a])
         above = Level(level_name, tuple(nodes))

@@ -11,6 +11,7 @@ from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels
 
 _ALPHA = 0.6
 _MIN_PANEL_PX = 320
+_MAX_PANEL_PX = 2048
 _LINE_PX = 18
 
 
@@ -22,15 +23,16 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
         maps: levels with their (H, W) label maps; ignored pixels stay uncoloured.
     """
     panels = [Image.fromarray(image), *(Image.fromarray(_blend(image, level, labels)) for level, labels in maps)]
-    factor = max(1.0, _MIN_PANEL_PX / image.shape[1])
-    width, height = round(image.shape[1] * factor), round(image.shape[0] * factor)
+    factor = min(max(1.0, _MIN_PANEL_PX / image.shape[1]), _MAX_PANEL_PX / max(image.shape[:2]))
+    width, height = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     legends = [_present(level, labels) for level, labels in maps]
     rows = max((len(legend) for legend in legends), default=0)
     columns = max(1, width // 150)
     lines = -(-rows // columns)
     canvas = Image.new("RGB", (width * len(panels), height + lines * _LINE_PX + 4), "white")
+    resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
     for position, panel in enumerate(panels):
-        canvas.paste(panel.resize((width, height), Image.Resampling.NEAREST), (position * width, 0))
+        canvas.paste(panel.resize((width, height), resampling), (position * width, 0))
     for position, legend in enumerate(legends, start=1):
         _draw_legend(canvas, legend, (position * width + 4, height + 4), columns, width // columns)
     return canvas

@@ -14,13 +14,13 @@ from hiposeg_cli.hierarchy import ClassNode, Hierarchy
 
 def hierarchy_tree(hierarchy: Hierarchy) -> Tree:
     """The taxonomy from its coarsest level down, each class with id and colour."""
-    counts = ", ".join(f"{len(level)} {level.name}" for level in hierarchy.levels)
+    counts = ", ".join(f"{len(level)} {escape(level.name)}" for level in hierarchy.levels)
     root = Tree(f"[bold]{escape(hierarchy.name)}[/bold] ({counts})")
 
     def grow(branch: Tree, node: ClassNode, depth: int) -> None:
         red, green, blue = node.color
         mark = f"[rgb({red},{green},{blue})]\u25a0[/]"
-        notes = [note for note in (node.mirror and f"mirror {node.mirror}", node.implicit and "added") if note]
+        notes = [note for note in (node.mirror and f"mirror {escape(node.mirror)}", node.implicit and "added") if note]
         label = f"{mark} {node.id} {escape(node.name)}" + (f" [dim]({', '.join(notes)})[/dim]" if notes else "")
         child_branch = branch.add(label)
         if depth > 0:
@@ -66,7 +66,7 @@ def _class_counts(level: str, classes: list[dict[str, Any]], total: int) -> Tabl
             images = sum(entry["images"].values())
             table.add_row(str(entry["id"]), escape(entry["name"]), f"{100 * count / total:.3f}", str(images))
     if absent:
-        table.caption = f"never seen ({len(absent)}): {', '.join(absent)}"
+        table.caption = escape(f"never seen ({len(absent)}): {', '.join(absent)}")
         table.caption_justify = "left"
     return table
 
@@ -102,9 +102,9 @@ def protocol_line(summary: dict[str, Any]) -> str:
 def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -> Table:
     """IoU per class of one level, one column per evaluated run; absent classes are shown as absent."""
     first = columns[0][1]["levels"][level]["classes"]
-    table = Table("id", level, box=None, pad_edge=False)
+    table = Table("id", escape(level), box=None, pad_edge=False)
     for title, _ in columns:
-        table.add_column(f"{title} IoU" if title else "IoU", justify="right")
+        table.add_column(escape(f"{title} IoU" if title else "IoU"), justify="right")
     if len(columns) == 1:
         table.add_column("accuracy", justify="right")
         table.add_column("precision", justify="right")
