@@ -108,6 +108,7 @@ def prepare(
         rows = sorted(writer.done.values(), key=lambda row: (row.split, row.key))
         report = _report(reader, rows, failures)
         if not rows:
+            writer.discard()
             raise failures[0] if failures else DataError(source, "holds no images", "check the folder")
         if not failures or options.skip_bad:
             writer.finish(reader.hierarchy, _about(reader, options), report)

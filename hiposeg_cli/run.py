@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from hiposeg_cli.config import Layer, build, defaults, dump, environment_layer, flatten, merge
-from hiposeg_cli.errors import ConfigError, DataError
+from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
 from hiposeg_cli.labelmap import LabelArray, write_bytes_atomic
@@ -108,6 +108,9 @@ def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = ()) -
     options_class = METHODS.load(method).Options
     own = {"method.name": method} | defaults(options_class, "method")
     known = [*own, *base]
+    for layer in layers:
+        for key in layer.values.keys() & (set(_all_method_keys()) - set(known)):
+            raise ConfigError(layer.origin, f"{key!r} is no option of the method {method!r}", did_you_mean(key, own))
     values, origins = merge([Layer("defaults", own | base), *_relevant(outer, known, method)], known)
     config = RunConfig(
         method=method, options=build(options_class, values, "method", origins), values=values, origins=origins,

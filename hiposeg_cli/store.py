@@ -205,6 +205,14 @@ class Writer:
         self._state.close()
         (self.root / _STATE).unlink()
 
+    def discard(self) -> None:
+        """Leave nothing behind of a run that converted no image."""
+        self._state.close()
+        for name in (_STATE, _LOCK):
+            (self.root / name).unlink(missing_ok=True)
+        if not any(self.root.iterdir()):
+            self.root.rmdir()
+
     def _write(self, name: str, text: str) -> None:
         write_bytes_atomic(self.root / name, text.encode())
 

@@ -1,4 +1,4 @@
-"""The arrows of docs/architecture: who may import whom, and what must never be imported early."""
+"""The layering: who may import whom, and what must never be imported early."""
 
 import ast
 import subprocess

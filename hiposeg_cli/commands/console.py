@@ -94,6 +94,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 def bar() -> Any:
     """A rich progress bar: label, count, rate, time left, and a free text field `note`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -106,7 +107,7 @@ def bar() -> Any:
 
     return Progress(
         TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
-        Note(), console=stderr_console(),
+        Note(table_column=Column(no_wrap=True, overflow="ellipsis")), console=stderr_console(),
     )  # fmt: skip
 
 
