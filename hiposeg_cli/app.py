@@ -36,7 +36,7 @@ class ErrorBoundary(TyperGroup):
                 code, message, original = getattr(error, "exit_code", 2), error.format_message(), error
             else:
                 code, original = 70, error
-                message = f"{type(error).__name__}: {error} - a bug in hiposeg; --debug shows the traceback"
+                message = f"{type(error).__name__}: {error} - a bug in hiposeg; `hiposeg --debug COMMAND` shows where"
         if ctx.params.get("debug"):
             raise original
         command = arguments[0] if arguments else ""

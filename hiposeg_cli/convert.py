@@ -10,6 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -239,7 +240,13 @@ def _converted(
         for number in range(1, len(items) + 1):
             for item in itertools.islice(queue, 4 * options.workers - len(waiting)):
                 waiting.append(pool.submit(_run_in_worker, item))
-            yield waiting.pop(0).result()
+            try:
+                result = waiting.pop(0).result()
+            except BrokenProcessPool:
+                raise OutputError(
+                    f"--workers {options.workers}", "a worker process was killed (out of memory?)", "use fewer, and --resume"
+                ) from None
+            yield result
             progress(number, len(items))
 
 

@@ -45,16 +45,6 @@ class OutputError(DataError):
     """Something that cannot be written: no image's fault, so it stops a run that would skip broken images."""
 
 
-class MissingExtra(HiposegError):
-    """An optional dependency that is not installed."""
-
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(package, f"is needed for {purpose}", f"pip install 'hiposeg-cli[{extra}]'")
-
-    def __reduce__(self) -> tuple[type[HiposegError], tuple[str, str, str]]:
-        return HiposegError, (self.where, self.what, self.cure)
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Name the closest known spelling, or list what is known when nothing is close."""
     options = sorted(known)

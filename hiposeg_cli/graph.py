@@ -15,7 +15,7 @@ GRAPH_FORMATS = ("dot", "graphml", "json")
 
 def node_key(level_name: str, class_name: str) -> str:
     """Graph node of a class; names may repeat across levels."""
-    return f"{level_name}:{class_name}"
+    return f"{level_name}/{class_name}"
 
 
 def to_graph(hierarchy: Hierarchy) -> Any:

@@ -74,15 +74,7 @@ class TwoLevelMap:
 
     def check(self, hierarchy: Hierarchy, where: object) -> None:
         """Raise DataError when a shape, an id or the invariant is wrong."""
-        if self.fine.shape != self.coarse.shape:
-            raise DataError(where, f"fine is {self.fine.shape} but coarse is {self.coarse.shape}", "make them equal")
-        for level, labels in ((hierarchy.fine, self.fine), (hierarchy.coarse, self.coarse)):
-            bad = labels[valid_pixels(labels) & (labels >= len(level))]
-            if bad.size:
-                raise DataError(
-                    where, f"{level.name} id {int(bad[0])} on {bad.size} pixels, but the level has {len(level)} classes",
-                    "use the hierarchy the labels were made with",
-                )  # fmt: skip
+        self.check_ids(hierarchy, where)
         known = valid_pixels(self.fine)
         wrong = known.copy()
         wrong[known] = hierarchy.parent[self.fine[known]] != self.coarse[known]
@@ -94,6 +86,18 @@ class TwoLevelMap:
                 f"fine {hierarchy.fine.nodes[int(self.fine[y, x])].name!r}, coarse {int(self.coarse[y, x])}",
                 "prepare the data again",
             )
+
+    def check_ids(self, hierarchy: Hierarchy, where: object) -> None:
+        """Raise DataError when the shapes differ or an id is not of the hierarchy."""
+        if self.fine.shape != self.coarse.shape:
+            raise DataError(where, f"fine is {self.fine.shape} but coarse is {self.coarse.shape}", "make them equal")
+        for level, labels in ((hierarchy.fine, self.fine), (hierarchy.coarse, self.coarse)):
+            bad = labels[valid_pixels(labels) & (labels >= len(level))]
+            if bad.size:
+                raise DataError(
+                    where, f"{level.name} id {int(bad[0])} on {bad.size} pixels, but the level has {len(level)} classes",
+                    "use the hierarchy the labels were made with",
+                )  # fmt: skip
 
     def coarse_only(self) -> NDArray[np.bool_]:
         """(H, W) bool: pixels with a coarse class and no fine one."""

@@ -34,7 +34,6 @@ class Confusion:
         self.hierarchy = hierarchy
         self.n_images = 0
         self.counts: Matrix = np.zeros((hierarchy.n_fine + hierarchy.n_coarse, hierarchy.n_fine + 1), dtype=np.int64)
-        self.images_with = np.zeros(hierarchy.n_fine + hierarchy.n_coarse, dtype=np.int64)
 
     def add(self, truth: TwoLevelMap, predicted_fine: LabelArray, where: object = "prediction") -> None:
         """Count one image.
@@ -59,15 +58,12 @@ class Confusion:
         rows = np.where(valid_pixels(truth.fine), truth.fine, truth.coarse.astype(np.int64) + n_fine)
         columns = np.where(void, n_fine, predicted_fine).astype(np.int64)
         index = rows[coarse_valid].astype(np.int64) * (n_fine + 1) + columns[coarse_valid]
-        counted = np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
-        self.counts += counted
-        self.images_with += counted.sum(axis=1) > 0
+        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
         self.n_images += 1
 
     def merge(self, other: Confusion) -> None:
         """Add another process's counts."""
         self.counts += other.counts
-        self.images_with += other.images_with
         self.n_images += other.n_images
 
     def matrix(self, depth: int) -> Matrix:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -30,8 +32,10 @@ from hiposeg_cli.learn.schedule import OptimConfig
 from hiposeg_cli.nets.net import STRIDE_PX, SegmentationNet, build_net
 from hiposeg_cli.nets.weights import load_backbone
 from hiposeg_cli.registry import METHODS
-from hiposeg_cli.store import Dataset, open_dataset
+from hiposeg_cli.store import Dataset, open_dataset, sha256_file
 from hiposeg_cli.strict_yaml import load_yaml, plain
+
+logger = logging.getLogger(__name__)
 
 
 def _height_width(value: Any) -> Any:
@@ -39,6 +43,11 @@ def _height_width(value: Any) -> Any:
     if isinstance(value, str) and "x" in value:
         return tuple(value.split("x"))
     return (value, value) if isinstance(value, int | str) else value
+
+
+def _off_is_a_word(value: Any) -> Any:
+    """YAML reads `off` as false."""
+    return "off" if value is False else value
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class LoopConfig:
 
     seed: int = 0
     device: str = "auto"
-    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    amp: Annotated[Literal["auto", "off", "bf16", "fp16"], BeforeValidator(_off_is_a_word)] = "auto"
     val_every: int = 5
     log_every: int = 10
     deterministic: bool = False
@@ -149,10 +158,14 @@ def _check(config: RunConfig) -> None:
         if side < STRIDE_PX or side % STRIDE_PX:
             nearest = max(STRIDE_PX, round(side / STRIDE_PX) * STRIDE_PX)
             raise ConfigError("--crop", f"{side} is not a multiple of {STRIDE_PX}", f"try {nearest}")
-    positive = {"data.batch": config.data.batch, "optim.lr": config.optim.lr, "loop.val_every": config.loop.val_every}
-    for key, value in positive.items():
-        if value <= 0:
-            raise ConfigError(key, f"is {value}", "choose a value above 0")
+    for key in ("data.batch", "optim.lr", "loop.val_every", "loop.log_every"):
+        if config.values[key] is None or float(config.values[key]) <= 0:
+            raise ConfigError(key, f"is {config.values[key]}", "choose a value above 0")
+    for key in ("data.workers", "optim.iterations", "loop.seed", "optim.clip_norm", "optim.warmup"):
+        if float(config.values[key]) < 0:
+            raise ConfigError(key, f"is {config.values[key]}", "choose 0 or more")
+    if config.data.size is not None and config.data.size < STRIDE_PX:
+        raise ConfigError("--size", f"is {config.data.size}", f"choose {STRIDE_PX} or more")
     if config.data.batch < 2:
         raise ConfigError("--batch", "is 1, but batch normalisation needs two images", "use 2 or more")
     if config.optim.epochs <= 0 and config.optim.iterations <= 0:
@@ -181,11 +194,17 @@ def pick_device(name: str) -> torch.device:
 def pick_amp(name: str, device: torch.device) -> torch.dtype | None:
     """Autocast type; `auto` is bf16 on CUDA devices that have it, else none."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
+
+
+RUN_FILES = (
+    "config.yaml", "env.json", "hierarchy.yaml", "metrics.jsonl", "results.csv", "state.safetensors",
+    "weights/best.safetensors", "weights/last.safetensors",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -228,6 +247,8 @@ def make_trainer(
 ) -> tuple[Trainer, Built]:  # fmt: skip
     """Everything a run needs; nothing has been written yet."""
     device = pick_device(config.loop.device)
+    if config.loop.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.loop.deterministic, warn_only=True)
     dataset = open_training_data(config)
     built = build_parts(config, dataset.hierarchy, init, pretrained=not resuming)
@@ -238,7 +259,7 @@ def make_trainer(
     )
     about = {
         "architecture": config.net.architecture, "backbone": config.net.backbone, "size": data.size, "method": config.method,
-        "seed": config.loop.seed, "hiposeg_version": version("hiposeg-cli"),
+        "seed": config.loop.seed, "amp": config.loop.amp, "hiposeg_version": version("hiposeg-cli"),
     }  # fmt: skip
     trainer = Trainer(
         built.net, built.method, dataset, augment, config.optim, run_dir, about, batch=data.batch, workers=data.workers,
@@ -249,7 +270,9 @@ def make_trainer(
 
 
 def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> None:
-    """config.yaml, env.json and hierarchy.yaml of a new run."""
+    """config.yaml, env.json and hierarchy.yaml of a new run; files of an older one in this folder are removed first."""
+    for name in RUN_FILES:
+        (run_dir / name).unlink(missing_ok=True)
     packages = ("hiposeg-cli", "torch", "timm", "segmentation-models-pytorch", "numpy", "pillow")
     env = {
         "python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
@@ -262,19 +285,30 @@ def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> N
     write_bytes_atomic(run_dir / "hierarchy.yaml", dump_hierarchy(hierarchy).encode())
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is what `write_run_files` makes."""
+    env = folder / "env.json"
+    return (folder / "config.yaml").is_file() and env.is_file() and "hiposeg-cli" in env.read_text(encoding="utf-8")
+
+
 def load_run_config(run_dir: Path) -> RunConfig:
     """The saved configuration of a run. Raises ConfigError when the folder is no run."""
-    if not (run_dir / "config.yaml").is_file():
+    if not is_run(run_dir):
         raise ConfigError(run_dir, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
     return resolve_config([Layer("--resume", _settings_file(run_dir / "config.yaml"))])
 
 
 def new_run_dir(base: Path, name: str) -> Path:
-    """The first free numbered folder `base/name-N`."""
+    """Make the first free numbered folder `base/name-N`; making it claims it."""
     number = 1
-    while (base / f"{name}-{number}").exists():
-        number += 1
-    return base / f"{name}-{number}"
+    while True:
+        folder = base / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 # -- inference ---------------------------------------------------------------------------------------------------------
@@ -293,6 +327,11 @@ class Model:
     def hierarchy(self) -> Hierarchy:
         return self.checkpoint.hierarchy
 
+    @property
+    def identity(self) -> str:
+        """Names weights and input size, so that results are never mixed."""
+        return f"{sha256_file(self.checkpoint.path)}-{self.checkpoint.about['size'] or 'unscaled'}"
+
     def segment(self, image: NDArray[np.uint8]) -> LabelArray:
         """(H, W, 3) uint8 photo -> (H, W) fine ids."""
         return segment(self.net, image, size=self.checkpoint.about["size"], device=self.device, amp=self.amp)
@@ -307,14 +346,15 @@ def weights_path(run: Path, which: str = "best") -> Path:
     return run / "weights" / f"{which}.safetensors"
 
 
-def load_model(run: Path, *, which: str = "best", device: str = "auto", amp: str = "auto") -> Model:
-    """Rebuild a run's network from its weights file alone."""
+def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model:
+    """Rebuild a run's network from its weights file alone; it computes in the precision it was trained with."""
     checkpoint = load_weights(weights_path(run, which))
     about = checkpoint.about
     net = build_net(about["architecture"], about["backbone"], checkpoint.hierarchy.n_fine)
     apply_weights(net, checkpoint)
     picked = pick_device(device)
-    return Model(net.to(picked).eval(), checkpoint, picked, pick_amp(amp, picked))
+    logger.info("%s: %s over %s, step %s", checkpoint.path, about["architecture"], about["backbone"], about["step"])
+    return Model(net.to(picked).eval(), checkpoint, picked, pick_amp(about["amp"], picked))
 
 
 def with_size(model: Model, size: int | None) -> Model:

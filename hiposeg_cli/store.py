@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy, load_hierarchy
 from hiposeg_cli.labelmap import TwoLevelMap, lift, read_label_png, read_rgb, write_bytes_atomic, write_label_png
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 _STATE, _LOCK = ".state.jsonl", ".lock"
 
@@ -287,11 +289,21 @@ class Dataset:
         return image
 
     def labels(self, row: Row) -> TwoLevelMap:
-        """Both label maps of a row; coarse is looked up where it is a function of fine."""
-        fine = read_label_png(label_path(self.root, "fine", row.split, row.key))
-        if self.coarse_is_function_of_fine:
+        """Both label maps of a row; coarse is looked up where it is a function of fine.
+
+        Raises: DataError when a file is gone, of another size, or holds an id beyond the hierarchy.
+        """
+        path = label_path(self.root, "fine", row.split, row.key)
+        fine = read_label_png(path)
+        if fine.shape != (row.height, row.width):
+            raise DataError(
+                path, f"is {fine.shape[1]}x{fine.shape[0]}, prepared as {row.width}x{row.height}", "prepare again"
+            )
+        if self.coarse_is_function_of_fine and int(fine.max(initial=0)) < self.hierarchy.n_fine:
             return TwoLevelMap(fine, lift(fine, self.hierarchy))
-        return TwoLevelMap(fine, read_label_png(label_path(self.root, "coarse", row.split, row.key)))
+        labels = TwoLevelMap(fine, read_label_png(label_path(self.root, "coarse", row.split, row.key)))
+        labels.check_ids(self.hierarchy, path)
+        return labels
 
 
 def open_dataset(root: Path) -> Dataset:
@@ -319,6 +331,7 @@ def open_dataset(root: Path) -> Dataset:
     images_root = Path(about["images_root"])
     if not images_root.is_absolute():
         images_root = root / images_root
+    logger.info("%s: hierarchy %s, images in %s", root, hierarchy.name, images_root)
     return Dataset(root, hierarchy, images_root, rows, bool(about["coarse_is_function_of_fine"]))
 
 

@@ -112,6 +112,39 @@ def test_predictions_of_another_model_are_not_mixed(world: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_results_of_other_photos_and_other_sizes_are_not_mixed(world: Path, tmp_path: Path) -> None:
+    """Equal names in two folders, and a second call with another --size: neither may pass for done."""
+    for folder, shade in (("a", 10), ("b", 200)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 40), (shade,) * 3).save(tmp_path / folder / "x.png")
+    assert run("predict", world / "run", tmp_path / "a", "--out", tmp_path / "out").exit_code == 0
+    other = run("predict", world / "run", tmp_path / "b", "--out", tmp_path / "out", "--json")
+    assert other.exit_code == 1
+    assert "would replace those of" in data_of(other)["failures"][0]
+    refused(run("predict", world / "run", tmp_path / "a", "--out", tmp_path / "out", "--size", 64), "input size")
+    inside = data_of(run("predict", world / "run", tmp_path, "--out", tmp_path / "out2", "--json"))
+    again = data_of(run("predict", world / "run", tmp_path, "--out", tmp_path / "out2", "--json"))
+    assert inside["done"] > 0
+    assert (again["done"], again["skipped"]) == (0, inside["done"])
+
+
+@pytest.mark.slow
+def test_overwrite_replaces_a_run_and_nothing_else(world: Path, tmp_path: Path) -> None:
+    options = ["--net", "fpn", "--crop", 64, "--batch", 2, "--iterations", 1, "--workers", 0, "--overwrite"]
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "config.yaml").write_text("mine: true")
+    refused(run("train", world / "data", *options, "--out", tmp_path / "project"), "holds no run")
+    assert run("train", world / "data", *options, "--out", tmp_path / "r").exit_code == 0
+    (tmp_path / "r" / "notes.txt").write_text("precious")
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    refused(run("train", tmp_path / "typo", *options, "--out", tmp_path / "r"), "typo")
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
+    assert run("train", world / "data", *options, "--out", tmp_path / "r", "--seed", 3).exit_code == 0
+    assert (tmp_path / "r" / "notes.txt").read_text() == "precious"
+    assert "seed: 3" in (tmp_path / "r" / "config.yaml").read_text()
+
+
+@pytest.mark.slow
 def test_doctor_finds_a_tampered_label(world: Path, tmp_path: Path) -> None:
     assert run("doctor", world / "data").exit_code == 0
     assert run("prepare", "pascal-part", world / "raw", tmp_path / "d", "--hierarchy", "demo", "--workers", 1).exit_code == 0

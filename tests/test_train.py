@@ -252,6 +252,44 @@ def test_one_batch_can_be_learned_by_heart(squares: Path, tmp_path: Path, method
     assert score(confusion.matrix(0), dataset.hierarchy.fine).pixel_accuracy > 0.98
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_photo_is_named_whichever_process_meets_it(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "h.yaml").write_text(HIERARCHY)
+    draw_squares(tmp_path / "raw", "train", 4)
+    prepare("masks", tmp_path / "raw", tmp_path / "data", PrepareOptions(hierarchy=str(tmp_path / "h.yaml")))
+    (tmp_path / "raw" / "train" / "images" / "002.png").unlink()
+    with pytest.raises(DataError, match=r"002\.png: photo of the prepared dataset is missing"):
+        trainer_of(tmp_path / "data", tmp_path / "run", data__workers=workers).run()
+
+
+def test_a_changed_label_file_is_named_before_it_is_trained_on(squares: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(squares, tmp_path / "data")
+    about = json.loads((squares / "dataset.json").read_text())
+    assert Path(about["images_root"]).is_absolute()
+    label = tmp_path / "data" / "labels" / "fine" / "train" / "003.png"
+    for change, message in ((np.full((48, 48), 77, np.uint8), "id 77"), (np.zeros((40, 48), np.uint8), "48x40")):
+        Image.fromarray(change).save(label)
+        with pytest.raises(DataError, match=rf"003\.png.*{message}"):
+            trainer_of(tmp_path / "data", tmp_path / "run").run()
+
+
+@pytest.mark.slow
+def test_resume_refuses_a_dataset_that_changed(squares: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(squares, tmp_path / "data")
+    trainer = trainer_of(tmp_path / "data", tmp_path / "run")
+    trainer.stop = lambda: signal.SIGINT if trainer.progress["step"] == 2 else None
+    with pytest.raises(Interrupted):
+        trainer.run()
+    hierarchy = tmp_path / "run" / "hierarchy.yaml"
+    hierarchy.write_text(hierarchy.read_text().replace("left half", "first half"))
+    with pytest.raises(HiposegError, match="another hierarchy"):
+        resumed(tmp_path / "run")
+
+
 def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path) -> None:
     trainer = trainer_of(squares, tmp_path / "run", optim__lr=1e30, optim__warmup=0.0, optim__iterations=20)
     with pytest.raises(HiposegError, match=r"loss is .*images 00"):
@@ -269,6 +307,11 @@ def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path
         ("optim.lrr", 1, r"optim\.lr"),
         ("optim.lr", "x", r"optim\.lr"),
         ("optim.epochs", 0, "at least one epoch"),
+        ("optim.iterations", -5, "0 or more"),
+        ("loop.log_every", 0, "above 0"),
+        ("loop.seed", -1, "0 or more"),
+        ("data.workers", -1, "0 or more"),
+        ("data.size", 5, "32 or more"),
         ("method.tau_fine", 0, "above 0"),
         ("method.name", "hipposeg", "did you mean 'hiposeg'"),
         ("loop.device", "cuda:99", "CUDA"),
@@ -279,6 +322,14 @@ def test_wrong_settings_are_named_with_the_cure(squares: Path, tmp_path: Path, k
     values = {"data.path": str(squares), "data.crop": 32, key: value}
     with pytest.raises(ConfigError, match=message):
         make_trainer(resolve_config([Layer("--test", values)]), tmp_path / "run")
+
+
+def test_off_is_a_word_and_not_false(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("loop: {amp: off}\n")
+    assert resolve_config([], [tmp_path / "a.yaml"]).loop.amp == "off"
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match=r"list\.yaml"):
+        resolve_config([], [tmp_path / "list.yaml"])
 
 
 def test_settings_override_in_the_stated_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ _PICTURES = {"n_train": 480, "n_val": 80, "size_px": 128}
 
 def demo(
     out: Annotated[Path | None, typer.Option(help="New folder for all it makes; default runs/demo-N.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of pictures and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of pictures and training.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw a part dataset, prepare, train flat and hiposeg, evaluate and predict; minutes on two CPU cores."""
@@ -77,12 +77,12 @@ def _predict(data: Path, out: Path) -> Path:
     """Segment the first validation photos with the hiposeg run."""
     from hiposeg_cli.infer.predictor import find_sources
     from hiposeg_cli.infer.predictor import predict as run_predictor
-    from hiposeg_cli.run import load_model, weights_path
+    from hiposeg_cli.run import load_model
     from hiposeg_cli.store import open_dataset
 
     dataset = open_dataset(data)
     photos = [dataset.images_root / row.image_path for row in dataset.split("val")[:12]]
     target = out / "predictions"
     model = load_model(out / "hiposeg")
-    run_predictor(model, weights_path(out / "hiposeg"), find_sources(photos), target, with_overlay=True)
+    run_predictor(model, find_sources(photos), target, with_overlay=True)
     return target

@@ -61,7 +61,10 @@ def _environment() -> list[dict[str, Any]]:
         load_hierarchy(name)
     found = f"{len(names)} in {preset_dir()}"
     checks.append(_check("hierarchies", found, problem=not names))
-    checks.append(_five_second_run())
+    try:
+        checks.append(_five_second_run())
+    except Exception as error:  # whatever a broken installation raises is the finding
+        checks.append(_check("train and eval", f"fails: {type(error).__name__}: {error}", problem=True))
     return checks
 
 
@@ -70,8 +73,10 @@ def _torchvision(import_torchvision: Any) -> dict[str, Any]:
         repaired = import_torchvision()
     except (ImportError, RuntimeError) as error:
         return _check("torchvision", f"does not import ({error}) - install the version made for this torch", problem=True)
+    from importlib.metadata import version
+
     text = "built for another torch; worked around, nothing to do" if repaired else "matches torch"
-    return _check("torchvision", text)
+    return _check("torchvision", f"{version('torchvision')}, {text}")
 
 
 def _installed(package: str) -> dict[str, Any]:

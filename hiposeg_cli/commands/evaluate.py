@@ -19,7 +19,7 @@ def evaluate(
     absent: Annotated[
         str, typer.Option(help="Class predicted but not in the truth: zero (Cityscapes) or skip (COCO-Stuff).")
     ] = "zero",
-    size: Annotated[int | None, typer.Option(help="Long side the network sees, in px; default as trained.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Long side the network sees, in px; default as trained.")] = None,
     csv_path: Annotated[Path | None, typer.Option("--csv", help="Write the per-class table here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the --csv file.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -50,6 +50,8 @@ def score_run(
     device: str = "auto", progress: Any = lambda done, total: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate one run; see `metrics.summarize` for what comes back."""
+    import torch
+
     from hiposeg_cli.learn.evaluate import evaluate as count
     from hiposeg_cli.metrics import summarize
     from hiposeg_cli.run import load_model, with_size
@@ -60,7 +62,11 @@ def score_run(
     model = with_size(load_model(run, which=which, device=device), size)
     dataset.hierarchy.require_same(model.hierarchy, mine=data, theirs=run)
     confusion = count(dataset, rows, model.segment, progress)
-    return {"run": str(run), "data": str(data), "split": split, **summarize(confusion, absent)}
+    about = {
+        "run": str(run), "weights": which if run.is_dir() else str(run), "data": str(data), "split": split,
+        "size": model.checkpoint.about["size"], "precision": str(model.amp or torch.float32).removeprefix("torch."),
+    }  # fmt: skip
+    return {**about, **summarize(confusion, absent)}
 
 
 def show(summary: dict[str, Any], *, per_class: bool) -> None:

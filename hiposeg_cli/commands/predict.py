@@ -16,7 +16,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default runs/predict/NAME-N.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with legend.")] = False,
     weights: Annotated[str, typer.Option(help="best or last weights of the run.")] = "best",
-    size: Annotated[int | None, typer.Option(help="Long side the network sees, in px; default as trained.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Long side the network sees, in px; default as trained.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is there.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -25,17 +25,15 @@ def predict(
     from hiposeg_cli.errors import ConfigError, did_you_mean
     from hiposeg_cli.infer.predictor import find_sources
     from hiposeg_cli.infer.predictor import predict as run_predictor
-    from hiposeg_cli.run import load_model, new_run_dir, weights_path, with_size
+    from hiposeg_cli.run import load_model, new_run_dir, with_size
 
     if weights not in ("best", "last"):
         raise ConfigError(f"--weights {weights}", "is not a choice", did_you_mean(weights, ("best", "last")))
-    found = find_sources(sources)
+    found = find_sources(sources, out)
     model = with_size(load_model(run, which=weights, device=device), size)
     target = out or new_run_dir(Path("runs/predict"), sources[0].resolve().stem)
     with console.progress("predict") as progress:
-        result = run_predictor(
-            model, weights_path(run, weights), found, target, with_overlay=overlay, overwrite=overwrite, progress=progress
-        )
+        result = run_predictor(model, found, target, with_overlay=overlay, overwrite=overwrite, progress=progress)
     failures = [str(error) for error in result.failures]
     if as_json:
         data = {"out": str(target), "done": result.done, "skipped": result.skipped, "failures": failures}

@@ -18,7 +18,7 @@ def prepare(
     hierarchy: Annotated[str | None, typer.Option(help="Taxonomy: a shipped name or a YAML file.")] = None,
     check: Annotated[bool, typer.Option("--check", "--dry-run", help="Read everything, report, write nothing.")] = False,
     val: Annotated[float, typer.Option(help="Move this many (or this share of) training images to val.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of that choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
     images: Annotated[Path | None, typer.Option(help="Folder of the photos, where it is not found by itself.")] = None,
     copy_images: Annotated[bool, typer.Option(help="Copy photos into OUT instead of referring to them.")] = False,
     part_order: Annotated[str | None, typer.Option(help="pascal-part: published (file order) or area.")] = None,

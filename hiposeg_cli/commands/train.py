@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Train a network; validates on both levels and keeps the best and last weights."""
-    from hiposeg_cli.errors import ConfigError
+    from hiposeg_cli.errors import ConfigError, HiposegError
 
     flags = {
         "method.name": method, "net.architecture": net, "net.backbone": backbone, "net.weights": weights,
@@ -64,18 +65,35 @@ def train(
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     if resume is not None:
-        if given or assign or config or init or out:
+        if given or assign or config or init or out or overwrite or show_config:
             raise ConfigError("--resume", "continues a run exactly as it was begun", "drop the other options")
         _run_training(None, resume, init=None, as_json=as_json)
         return
+    if init is not None and weights is not None:
+        raise ConfigError("--init", "already gives every weight", "drop --weights")
     run_config = _resolve(given, assign or [], config or [])
     if show_config:
-        for key, value in run_config.values.items():
-            console.out(f"{key} = {value}  ({run_config.origins[key]})")
+        _show_config(run_config, as_json=as_json)
         return
-    if data is None:
+    if not run_config.data.path:
         raise ConfigError("DATA", "is missing", "name a prepared dataset, or a run with --resume")
-    _run_training(run_config, _claim(out, data, run_config.method, overwrite=overwrite), init=init, as_json=as_json)
+    run_dir = _claim(out, Path(run_config.data.path), run_config.method, overwrite=overwrite)
+    try:
+        _run_training(run_config, run_dir, init=init, as_json=as_json)
+    except HiposegError:
+        if out is None:
+            with contextlib.suppress(OSError):
+                run_dir.rmdir()  # succeeds only when nothing was written to it
+        raise
+
+
+def _show_config(run_config: RunConfig, *, as_json: bool) -> None:
+    if as_json:
+        settings = {key: {"value": value, "from": run_config.origins[key]} for key, value in run_config.values.items()}
+        console.out(console.envelope("train", settings))
+        return
+    for key, value in run_config.values.items():
+        console.out(f"{key} = {value}  ({run_config.origins[key]})")
 
 
 def _resolve(given: dict[str, Any], assign: list[str], files: list[Path]) -> RunConfig:
@@ -90,31 +108,24 @@ def _resolve(given: dict[str, Any], assign: list[str], files: list[Path]) -> Run
 
 
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
-    """The run's folder: new, or an old run's that may be replaced."""
-    import shutil
-
+    """The run's folder: a new one, or an old run's that may be replaced. Nothing is removed here."""
     from hiposeg_cli.errors import DataError
-    from hiposeg_cli.run import new_run_dir
+    from hiposeg_cli.run import is_run, new_run_dir
 
     if out is None:
         return new_run_dir(Path("runs/train"), f"{data.resolve().name}-{method}")
     if out.exists() and not out.is_dir():
         raise DataError(out, "is a file", "name a folder with --out")
     if out.is_dir() and any(out.iterdir()):
-        if not (out / "config.yaml").is_file():
+        if not is_run(out):
             raise DataError(out, "is not empty and holds no run", "choose another --out")
         if not overwrite:
             raise DataError(out, "already holds a run", "pass --resume RUN to continue it, --overwrite, or another --out")
-        shutil.rmtree(out)
     return out
 
 
 def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None, as_json: bool) -> None:
     """Train or, without a configuration, resume; signals save the state."""
-    import csv
-    import io
-
-    from hiposeg_cli.labelmap import write_bytes_atomic
     from hiposeg_cli.learn.loop import Interrupted
     from hiposeg_cli.run import load_run_config, make_trainer, write_run_files
 
@@ -124,6 +135,8 @@ def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None,
         trainer, built = make_trainer(run_config, run_dir, init=init, resuming=resuming, watcher=view, stop=signals.received)
         for text in built.warnings:
             console.warn(text)
+        if not trainer.dataset.rows.get("val"):
+            console.warn(f"{trainer.dataset.root} has no split 'val': nothing is scored, and best weights are the last")
         if resuming:
             trainer.resume()
         else:
@@ -139,17 +152,27 @@ def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None,
             console.say(f"{stopped}; continue with: hiposeg train --resume {run_dir}")
             raise typer.Exit(128 + stopped.signal_number) from None
     rows = [values for values in trainer.log.read() if "loss" not in values]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes_atomic(run_dir / "results.csv", table.getvalue().encode())
+    _write_results(run_dir / "results.csv", rows)
     if as_json:
         console.out(
             console.envelope("train", {"run": str(run_dir), **rows[-1], "best_val_fine_miou": trainer.progress["best"]})
         )
     else:
         console.out(str(run_dir))
+
+
+def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line a validation, for spreadsheets."""
+    import csv
+    import io
+
+    from hiposeg_cli.labelmap import write_bytes_atomic
+
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes_atomic(path, table.getvalue().encode())
 
 
 class _Signals:
@@ -208,6 +231,10 @@ class TrainingView:
         return " ".join(f"{name} {value:.3f}" for name, value in shown.items()) + f" lr {self.latest.get('lr', 0):.1e}"
 
     def scored(self, epoch: int, values: dict[str, Any]) -> None:
-        named = [(name.removeprefix("val_"), value) for name, value in values.items() if name.startswith("val_") and value]
+        named = [
+            (name.removeprefix("val_"), value)
+            for name, value in values.items()
+            if name.startswith("val_") and value is not None
+        ]
         scores = " ".join(f"{name} {100 * value:.2f}" for name, value in named)
         console.say(f"{self.label}: epoch {epoch} step {values['step']} | {scores} | {self._terms()}")

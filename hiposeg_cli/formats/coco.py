@@ -194,8 +194,9 @@ def _load(path: Path) -> Any:
     for key in _KEYS:
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DataError(path, f"lacks the list {key!r}", "is this an instances JSON?")
-    if not data["images"]:
-        raise DataError(path, "lists no images", "is this an instances JSON?")
+    for key in ("images", "categories"):
+        if not data[key]:
+            raise DataError(path, f"lists no {key}", "is this an instances JSON?")
     ids = {key: _unique_ids(path, key, data[key]) for key in _KEYS}
     for annotation in data["annotations"]:
         for field, key in (("image_id", "images"), ("category_id", "categories")):

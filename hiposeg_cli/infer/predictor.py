@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +12,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiposeg_cli.errors import DataError, HiposegError
+from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.formats.base import IMAGE_SUFFIXES
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import LabelArray, lift, read_rgb, write_bytes_atomic, write_label_png
 from hiposeg_cli.report.overlay import overlay
-from hiposeg_cli.store import sha256_file
-
-_RECORD = "predictions.json"
 
 
 class Segmenter(Protocol):
-    """A model as the predictor sees it."""
+    """A model as the predictor sees it; `identity` names weights and input size."""
+
+    @property
+    def identity(self) -> str: ...
 
     @property
     def hierarchy(self) -> Hierarchy: ...
@@ -49,13 +48,19 @@ class Predicted:
     failures: tuple[HiposegError, ...]
 
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
-    """Photos named directly, or all below the folders named. Raises DataError when there are none or names clash."""
+def find_sources(paths: Sequence[Path], out: Path | None = None) -> list[Source]:
+    """Photos named directly, or all below the folders named but not below OUT, whose pictures are results.
+
+    Raises: DataError when there are none, or when names clash.
+    """
     found: dict[str, Source] = {}
+    results = out.resolve() if out is not None else None
     for path in paths:
         if not path.exists():
             raise DataError(path, "no such file or folder", "check the path")
         for source in _below(path):
+            if results is not None and results in source.path.resolve().parents:
+                continue
             if source.name in found:
                 raise DataError(source.path, f"has the same stem as {found[source.name].path}", "rename one, or run twice")
             found[source.name] = source
@@ -74,27 +79,30 @@ def _below(path: Path) -> Iterator[Source]:
 
 
 def predict(
-    model: Segmenter, weights: Path, sources: Sequence[Source], out: Path, *, with_overlay: bool = False,
-    overwrite: bool = False, progress: Callable[[int, int], None] = lambda done, total: None,
+    model: Segmenter, sources: Sequence[Source], out: Path, *, with_overlay: bool = False, overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:  # fmt: skip
     """Segment photos into OUT/fine, OUT/coarse and, if asked, OUT/overlay.
 
-    Photos whose results are there are skipped; a broken one is reported and the rest goes on.
-    Raises: DataError when OUT holds the results of another model and `overwrite` is not given.
+    Photos that this model has segmented into OUT before are skipped; a broken one is reported and the rest goes on.
+    Raises: DataError when OUT holds results of another model or photo and `overwrite` is not given.
     """
-    _claim(out, model, weights, overwrite=overwrite)
+    record = _Record(out, model, overwrite=overwrite)
     done = skipped = 0
     failures: list[HiposegError] = []
     for number, source in enumerate(sources, start=1):
         targets = _targets(out, source, with_overlay=with_overlay)
-        if not overwrite and all(path.exists() for path in targets):
-            skipped += 1
-        else:
-            try:
-                _predict_one(model, source, out, with_overlay=with_overlay)
+        try:
+            if not overwrite and all(path.exists() for path in targets) and record.holds(source):
+                skipped += 1
+            else:
+                _predict_one(model, source, targets)
+                record.add(source)
                 done += 1
-            except HiposegError as error:
-                failures.append(error)
+        except OutputError:
+            raise
+        except HiposegError as error:
+            failures.append(error)
         progress(number, len(sources))
     return Predicted(done, skipped, tuple(failures))
 
@@ -104,35 +112,62 @@ def _targets(out: Path, source: Source, *, with_overlay: bool) -> list[Path]:
     return [*labels, out / "overlay" / f"{source.name}.jpg"] if with_overlay else labels
 
 
-def _predict_one(model: Segmenter, source: Source, out: Path, *, with_overlay: bool) -> None:
+def _predict_one(model: Segmenter, source: Source, targets: list[Path]) -> None:
     image = read_rgb(source.path)
     fine = model.segment(image)
     coarse = lift(fine, model.hierarchy)
-    targets = _targets(out, source, with_overlay=with_overlay)
     write_label_png(targets[0], fine)
     write_label_png(targets[1], coarse)
-    if with_overlay:
+    if len(targets) > 2:
         buffer = io.BytesIO()
         picture = overlay(image, [(model.hierarchy.fine, fine), (model.hierarchy.coarse, coarse)])
         picture.save(buffer, "JPEG", quality=90)
         write_bytes_atomic(targets[2], buffer.getvalue())
 
 
-def _claim(out: Path, model: Segmenter, weights: Path, *, overwrite: bool) -> None:
-    """Mark OUT as this model's, or refuse when it is another's."""
-    record = {"weights_sha256": sha256_file(weights), "hierarchy_digest": model.hierarchy.digest}
-    record["id"] = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
-    path = out / _RECORD
-    if out.exists() and not out.is_dir():
-        raise DataError(out, "is a file", "name a folder with --out")
-    if path.exists() and not overwrite:
+class _Record:
+    """What OUT holds: predictions.json says which model made it, predictions.jsonl which photo each result is of."""
+
+    def __init__(self, out: Path, model: Segmenter, *, overwrite: bool) -> None:
+        self.model_path, self.photos_path = out / "predictions.json", out / "predictions.jsonl"
+        self.identity = model.identity
+        self.photos: dict[str, str] = {}
+        if out.exists() and not out.is_dir():
+            raise DataError(out, "is a file", "name a folder with --out")
+        if self.model_path.exists() and not overwrite:
+            self._read(out)
+        elif out.is_dir() and any(out.iterdir()) and not overwrite:
+            raise DataError(
+                out, "is not empty and holds no predictions of hiposeg", "choose another --out, or pass --overwrite"
+            )
+        classes = {level.name: level.names for level in model.hierarchy.levels[:2]}
+        about = {"id": self.identity, "hierarchy_digest": model.hierarchy.digest, "classes": classes}
+        write_bytes_atomic(self.model_path, (json.dumps(about, indent=1) + "\n").encode())
+
+    def _read(self, out: Path) -> None:
         try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            theirs = {}
-        if theirs.get("id") != record["id"]:
-            raise DataError(out, "holds the predictions of another model", "choose another --out, or pass --overwrite")
-    elif out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise DataError(out, "is not empty and holds no predictions of hiposeg", "choose another --out, or pass --overwrite")
-    classes = {level.name: level.names for level in model.hierarchy.levels[:2]}
-    write_bytes_atomic(path, (json.dumps({**record, "classes": classes}, indent=1) + "\n").encode())
+            theirs = json.loads(self.model_path.read_text(encoding="utf-8")).get("id")
+        except (ValueError, AttributeError):
+            theirs = None
+        if theirs != self.identity:
+            raise DataError(
+                out, "holds the predictions of another model or input size", "choose another --out, or pass --overwrite"
+            )
+        lines = self.photos_path.read_text(encoding="utf-8").splitlines() if self.photos_path.exists() else []
+        for line in lines:
+            if line.endswith("}"):  # the last one may be torn
+                entry = json.loads(line)
+                if entry["id"] == self.identity:
+                    self.photos[entry["name"]] = entry["photo"]
+
+    def holds(self, source: Source) -> bool:
+        """Whether the results of this name are of this photo. Raises DataError when they are of another."""
+        photo = self.photos.get(source.name)
+        if photo is not None and photo != str(source.path.resolve()):
+            raise DataError(source.path, f"its results would replace those of {photo}", "choose another --out, or rename it")
+        return photo is not None
+
+    def add(self, source: Source) -> None:
+        entry = {"id": self.identity, "name": source.name, "photo": str(source.path.resolve())}
+        with self.photos_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")

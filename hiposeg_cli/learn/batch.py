@@ -8,7 +8,6 @@ h, w     the network's output grid      D0, D  channels of the decoder embedding
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What a network returns.
+    """What every network returns; the whole seam between networks and methods.
 
     Attributes:
         logits: (B, F, h, w) class scores.
@@ -64,21 +63,12 @@ class Output:
     padded_size: tuple[int, int]
 
     def full_logits(self) -> Tensor:
-        """(B, F, H, W) logits at the image's own size, bilinear without aligned corners."""
+        """(B, F, H, W) float32 logits at the image's own size, bilinear without aligned corners."""
         H, W = self.size
         if tuple(self.logits.shape[2:]) == self.padded_size:
-            return self.logits[..., :H, :W]
-        full = F.interpolate(self.logits, size=self.padded_size, mode="bilinear", align_corners=False)
+            return self.logits[..., :H, :W].float()
+        full = F.interpolate(self.logits.float(), size=self.padded_size, mode="bilinear", align_corners=False)
         return full[..., :H, :W]
-
-
-class Net(Protocol):
-    """The seam every network fits through."""
-
-    n_fine: int
-    embedding_dim: int
-
-    def __call__(self, image: Tensor) -> Output: ...
 
 
 def grid_labels(labels: Tensor, output: Output) -> Tensor:

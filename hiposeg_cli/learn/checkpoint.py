@@ -81,12 +81,13 @@ class RunState:
     modules: dict[str, nn.Module]
     optimizer: torch.optim.Optimizer
     progress: dict[str, Any]
+    device: torch.device
 
     def save(self, path: Path) -> None:
         """Write the state atomically."""
         tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["rng/cuda"] = torch.cuda.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
         for name, module in self.modules.items():
             tensors |= {f"module/{name}/{key}": tensor for key, tensor in module.state_dict().items()}
         state = self.optimizer.state_dict()
@@ -114,5 +115,5 @@ class RunState:
         except (RuntimeError, KeyError, ValueError) as error:
             raise DataError(path, f"does not fit this run ({str(error).splitlines()[0]})", "start a new run") from None
         torch.set_rng_state(tensors["rng/cpu"])
-        if "rng/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng/cuda"])
+        if "rng/cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng/cuda"], self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.errors import DataError, HiposegError
 from hiposeg_cli.learn.augment import Augment, Labels, as_labels
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.store import Dataset
@@ -28,7 +29,7 @@ class Sample:
     labels: dict[str, Labels]
 
 
-class TrainSet(TorchDataset[Sample]):
+class TrainSet(TorchDataset[Sample | HiposegError]):
     """Augmented samples of one split. The randomness of a sample is a function of (seed, epoch, index) alone."""
 
     def __init__(self, dataset: Dataset, split: str, augment: Augment, needs: frozenset[str], seed: int) -> None:
@@ -39,12 +40,20 @@ class TrainSet(TorchDataset[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, draw: Draw) -> Sample:
+    def __getitem__(self, draw: Draw) -> Sample | HiposegError:
         epoch, index = draw
         row = self.rows[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, labels = self.augment(self.dataset.image(row), as_labels(self.dataset.labels(row), self.needs), rng)
-        return Sample(row.key, image, labels)
+        try:
+            photo, labels = self.dataset.image(row), as_labels(self.dataset.labels(row), self.needs)
+        except HiposegError as error:  # raised by the loop: a loader process would wrap it in its traceback
+            return error
+        return Sample(row.key, *self.augment(photo, labels, rng))
+
+
+def steps_per_epoch(n_rows: int, batch: int) -> int:
+    """Whole batches in one pass; at least one."""
+    return max(1, n_rows // batch)
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -57,29 +66,31 @@ class StepSampler(Sampler[list[Draw]]):
         self.n_rows, self.batch, self.seed = n_rows, batch, seed
         self.start_step, self.total_steps = start_step, total_steps
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, self.n_rows // self.batch)
-
     def __len__(self) -> int:
         return self.total_steps - self.start_step
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start_step, self.total_steps):
-            epoch, position = divmod(step, self.steps_per_epoch)
+            epoch, position = divmod(step, steps_per_epoch(self.n_rows, self.batch))
             order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
             chosen = np.take(order, range(position * self.batch, (position + 1) * self.batch), mode="wrap")
             yield [(epoch, int(index)) for index in chosen]
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack samples into a `Batch`."""
+def collate(drawn: list[Sample | HiposegError]) -> Batch | HiposegError:
+    """Stack samples into a `Batch`; an error among them is passed on instead."""
+    samples = [sample for sample in drawn if isinstance(sample, Sample)]
+    for error in drawn:
+        if isinstance(error, HiposegError):
+            return error
     image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     labels = {level: torch.from_numpy(np.stack([sample.labels[level] for sample in samples])) for level in samples[0].labels}
     return Batch(image, labels.get("fine"), labels.get("coarse"), tuple(sample.key for sample in samples))
 
 
-def train_loader(data: TrainSet, sampler: StepSampler, workers: int, *, pin_memory: bool) -> DataLoader[Sample]:
+def train_loader(
+    data: TrainSet, sampler: StepSampler, workers: int, *, pin_memory: bool
+) -> DataLoader[Sample | HiposegError]:
     """Loader over the whole run; worker count changes speed, never content.
 
     It has a generator of its own: an iterator draws a number when it starts, which must not come from the stream that
@@ -94,3 +105,5 @@ def train_loader(data: TrainSet, sampler: StepSampler, workers: int, *, pin_memo
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the loop decides when to stop; its loader waits for it
+        signal.signal(number, signal.SIG_IGN)

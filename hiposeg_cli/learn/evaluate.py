@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,12 +11,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hiposeg_cli.errors import HiposegError
 from hiposeg_cli.labelmap import LabelArray, label_dtype
 from hiposeg_cli.learn.augment import resize_long_side
 from hiposeg_cli.metrics import Confusion
 from hiposeg_cli.store import Dataset, Row
 
 Segment = Callable[[NDArray[np.uint8]], LabelArray]
+
+
+@contextmanager
+def enough_memory(where: str, cure: str) -> Iterator[None]:
+    """Turn running out of memory, on any device, into an error a user can act on."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises it bare
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise HiposegError(where, "does not fit into memory", cure) from None
+        raise
 
 
 @torch.inference_mode()
@@ -31,13 +44,14 @@ def segment(
     """
     H, W = image.shape[:2]
     resized = resize_long_side(image, size)
-    tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(device)
-    with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-        output = net(tensor)
-    logits = output.full_logits().float()
-    if logits.shape[2:] != (H, W):
-        logits = F.interpolate(logits, size=(H, W), mode="bilinear", align_corners=False)
-    return _argmax(logits[0])
+    tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
+    with enough_memory(f"a photo of {W}x{H} px", "pass a smaller --size, or cut the photo into tiles"):
+        with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+            output = net(tensor.to(device))
+        logits = output.full_logits()
+        if logits.shape[2:] != (H, W):
+            logits = F.interpolate(logits, size=(H, W), mode="bilinear", align_corners=False)
+        return _argmax(logits[0])
 
 
 def _argmax(logits: Tensor) -> LabelArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,14 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hiposeg_cli.errors import DataError, HiposegError
+from hiposeg_cli.errors import DataError, HiposegError, OutputError
+from hiposeg_cli.hierarchy_yaml import load_hierarchy
 from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn.augment import Augment
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import RunState, save_weights
-from hiposeg_cli.learn.data import StepSampler, TrainSet, train_loader
-from hiposeg_cli.learn.evaluate import evaluate, segment
-from hiposeg_cli.learn.method import Method, Progress
+from hiposeg_cli.learn.data import StepSampler, TrainSet, steps_per_epoch, train_loader
+from hiposeg_cli.learn.evaluate import enough_memory, evaluate, segment
+from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.schedule import OptimConfig, build_optimizer, set_rate
 from hiposeg_cli.metrics import none_if_nan, score
 from hiposeg_cli.store import Dataset
@@ -86,16 +88,25 @@ class Trainer:
         self.optimizer = build_optimizer(self.net, self.method, self.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.train_set = TrainSet(self.dataset, "train", self.augment, self.method.needs, self.seed)
-        self.steps_per_epoch = max(1, len(self.train_set) // self.batch)
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch)
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
-        self.progress: dict[str, Any] = {"step": 0, "best": None}
-        self.state = RunState({"net": self.net, "method": self.method}, self.optimizer, self.progress)
+        self.progress: dict[str, Any] = {
+            "step": 0, "best": None, "images": len(self.train_set), "total_steps": self.total_steps,
+        }  # fmt: skip
+        self.state = RunState({"net": self.net, "method": self.method}, self.optimizer, self.progress, self.device)
         self.state_path = self.run_dir / "state.safetensors"
         self.log = MetricsLog(self.run_dir / "metrics.jsonl")
 
     def resume(self) -> None:
         """Go on from the saved state. Raises DataError when there is none or the run is finished."""
+        begun = load_hierarchy(self.run_dir / "hierarchy.yaml")
+        begun.require_same(self.dataset.hierarchy, mine=self.run_dir, theirs=self.dataset.root)
         self.state.load(self.state_path)
+        if (self.progress["images"], self.progress["total_steps"]) != (len(self.train_set), self.total_steps):
+            raise DataError(
+                self.dataset.root, f"has {len(self.train_set)} training images, not the run's {self.progress['images']}",
+                "restore the dataset, or start a new run with --init",
+            )  # fmt: skip
         if self.progress["step"] >= self.total_steps:
             raise DataError(
                 self.run_dir, f"is finished ({self.total_steps} steps)", "start a new run, with --init for its weights"
@@ -113,15 +124,23 @@ class Trainer:
             torch.manual_seed(self.seed)
         scores: dict[str, Any] = {}
         for batch in self._batches():
-            step = self.progress["step"]
-            values = self._step(batch, Progress(step, self.total_steps, self.seed))
+            step, started = self.progress["step"], time.perf_counter()
+            with enough_memory(f"a batch of {self.batch}", f"pass --batch {max(2, self.batch // 2)}, or a smaller --crop"):
+                terms = self._step(batch, Progress(step, self.total_steps, self.seed))
             self.progress["step"] = step = step + 1
+            signal_number, ends = self.stop(), step == self.total_steps
+            scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
+            logs = ends or step % self.log_every == 0
+            values: dict[str, float] = {}
+            # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
+            if logs or scores_now or signal_number is not None or self.device.type == "cpu":
+                values = self._read(terms, batch, step - 1) | {"seconds": time.perf_counter() - started}
             self.watcher.step(step, self.total_steps, values)
-            if values and (step % self.log_every == 0 or step == self.total_steps):
+            if logs:
                 self.log.write({"step": step, "epoch": step / self.steps_per_epoch, **values})
-            if step == self.total_steps or step % (self.val_every * self.steps_per_epoch) == 0:
+            if scores_now:
                 scores = self._validate(step)
-            if (signal_number := self.stop()) is not None and step < self.total_steps:
+            if signal_number is not None and not ends:
                 self._save_state()
                 raise Interrupted(signal_number, self.state_path)
         return scores
@@ -130,15 +149,15 @@ class Trainer:
         sampler = StepSampler(len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps)
         pinned = self.device.type == "cuda"
         for batch in train_loader(self.train_set, sampler, self.workers, pin_memory=pinned):
+            if isinstance(batch, HiposegError):
+                raise batch
             yield batch.to(self.device)
 
-    def _step(self, batch: Batch, progress: Progress) -> dict[str, float]:
-        """One update. Returns the values to log, on the steps that log."""
-        started = time.perf_counter()
+    def _step(self, batch: Batch, progress: Progress) -> LossTerms:
+        """One update."""
         self.net.train()
         self.method.train()
-        rate = self.optim.rate(progress.step, progress.total_steps)
-        set_rate(self.optimizer, rate)
+        set_rate(self.optimizer, self.optim.rate(progress.step, progress.total_steps))
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             output = self.net(batch.image)
         terms = self.method.losses(batch, output, progress)
@@ -150,15 +169,17 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step()
-        if (progress.step + 1) % self.log_every and self.device.type != "cpu" and progress.step + 1 < self.total_steps:
-            return {}  # reading a value would wait for the device
+        return terms
+
+    def _read(self, terms: LossTerms, batch: Batch, step: int) -> dict[str, float]:
+        """The values of a step. Raises HiposegError when the loss is not finite."""
         values = {"loss": _number(terms.total), **{name: _number(part) for name, part in terms.parts.items()}}
-        if values["loss"] != values["loss"] or abs(values["loss"]) == float("inf"):
+        if not math.isfinite(values["loss"]):
             raise HiposegError(
-                f"step {progress.step}", f"the loss is {values['loss']} (images {', '.join(batch.keys[:8])})",
+                f"step {step}", f"the loss is {values['loss']} (images {', '.join(batch.keys[:8])})",
                 "lower --lr, add --set optim.clip_norm=1, or look at these images",
             )  # fmt: skip
-        return values | {"lr": rate, "seconds": time.perf_counter() - started}
+        return values | {"lr": self.optim.rate(step, self.total_steps)}
 
     def _validate(self, step: int) -> dict[str, Any]:
         """Score the validation split, keep the best weights, save the state."""
@@ -202,14 +223,19 @@ class MetricsLog:
         self.path = path
 
     def write(self, values: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be written ({error.strerror})", "free disk space and --resume") from None
 
     def read(self) -> list[dict[str, Any]]:
+        """All whole lines; one that a killed run was writing is left out."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def cut_after(self, step: int) -> None:
         """Drop what a run killed without warning had logged beyond its saved state."""

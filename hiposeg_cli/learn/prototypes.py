@@ -110,7 +110,6 @@ class PrototypeBank(nn.Module):
         share = torch.ones_like(batch.counts, dtype=self.vectors.dtype)
         if self.reference_count > 0:
             share = (batch.counts / self.reference_count).clamp(max=1)
-        # Few pixels move a prototype little: the batch's weight 1 - m shrinks with its share of the reference count.
-        m = (1 - (1 - self.momentum) * share)[:, None]
+        m = (self.momentum**share)[:, None]
         moved = m * self.vectors + (1 - m) * batch.vectors
         return unit(moved) if self.renormalise else moved

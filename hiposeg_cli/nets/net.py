@@ -85,8 +85,3 @@ def build_net(architecture: str, backbone: str, n_fine: int) -> SegmentationNet:
     mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     net = SegmentationNet(model, n_fine, tuple(mean), tuple(std))
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def segmentation_parameters(net: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in net.parameters())

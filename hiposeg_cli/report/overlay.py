@@ -11,7 +11,8 @@ from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels
 
 _ALPHA = 0.6
 _MIN_PANEL_PX = 320
-_MAX_PANEL_PX = 2048
+_MAX_ENLARGED_PX = 2048
+_MAX_SIDE_PX = 60_000  # JPEG ends at 65535
 _LINE_PX = 18
 
 
@@ -23,7 +24,8 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
         maps: levels with their (H, W) label maps; ignored pixels stay uncoloured.
     """
     panels = [Image.fromarray(image), *(Image.fromarray(_blend(image, level, labels)) for level, labels in maps)]
-    factor = min(max(1.0, _MIN_PANEL_PX / image.shape[1]), _MAX_PANEL_PX / max(image.shape[:2]))
+    enlarged = max(1.0, min(_MIN_PANEL_PX / image.shape[1], _MAX_ENLARGED_PX / image.shape[0]))
+    factor = min(enlarged, _MAX_SIDE_PX / image.shape[0], _MAX_SIDE_PX / (len(maps) + 1) / image.shape[1])
     width, height = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     legends = [_present(level, labels) for level, labels in maps]
     rows = max((len(legend) for legend in legends), default=0)

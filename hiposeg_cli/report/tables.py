@@ -95,7 +95,8 @@ def protocol_line(summary: dict[str, Any]) -> str:
     return (
         f"protocol {summary['protocol']} (coarse = parent of the predicted fine class), "
         f"absent classes: {summary['absent_rule']}, {summary['scale']} scale, at the size of the truth, "
-        f"{summary['images']} images; mistake severity {shown}"
+        f"{summary['images']} images of {summary['split']}, {summary['weights']} weights, network input "
+        f"{summary['size'] or 'unscaled'} px, {summary['precision']}; mistake severity {shown}"
     )
 
 
