@@ -26,7 +26,7 @@ from hiposeg_cli.labelmap import TwoLevelMap
 from hiposeg_cli.store import Dataset, Row, open_dataset, verify
 
 # numpy 2 warns about how pycocotools asks for its arrays
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 IGNORE = 255
 Sample = Callable[[str], Path]
