@@ -89,31 +89,42 @@ def prepare(
     require_unique_keys(items)
     if out is None:
         results = list(_converted(reader, items, None, options, progress))
-        rows, failures = _sorted_out(results)
+        rows = sorted((row for row in results if isinstance(row, Row)), key=_place)
+        failures = [error for error in results if isinstance(error, HiposegError)]
         return Prepared(_report(reader, rows, failures), tuple(failures))
+    fingerprint = _fingerprint(reader, items, options)
     with Writer(
-        out,
-        fingerprint=_fingerprint(reader, items, options),
-        copies_images=options.copy_images,
-        resume=resume,
-        overwrite=overwrite,
+        out, fingerprint=fingerprint, copies_images=options.copy_images, resume=resume, overwrite=overwrite
     ) as writer:
-        todo = [item for item in items if (item.split, item.key) not in writer.done]
-        n_done = len(items) - len(todo)
-        failures = []
-        for result in _converted(reader, todo, out, options, lambda done, total: progress(done + n_done, total + n_done)):
-            if isinstance(result, Row):
-                writer.add(result)
-            else:
-                failures.append(result)
-        rows = sorted(writer.done.values(), key=lambda row: (row.split, row.key))
-        report = _report(reader, rows, failures)
-        if not rows:
-            writer.discard()
-            raise failures[0] if failures else DataError(source, "holds no images", "check the folder")
-        if not failures or options.skip_bad:
-            writer.finish(reader.hierarchy, _about(reader, options), report)
-        return Prepared(report, tuple(failures))
+        return _write(reader, items, writer, options, progress)
+
+
+def _write(reader: Reader, items: list[RawItem], writer: Writer, options: PrepareOptions, progress: Progress) -> Prepared:
+    """Convert what is not done yet and, unless an image failed, complete the dataset."""
+    todo = [item for item in items if (item.split, item.key) not in writer.done]
+    n_done = len(items) - len(todo)
+    failures: list[HiposegError] = []
+
+    def overall(done: int, total: int) -> None:
+        progress(done + n_done, total + n_done)
+
+    for result in _converted(reader, todo, writer.root, options, overall):
+        if isinstance(result, Row):
+            writer.add(result)
+        else:
+            failures.append(result)
+    rows = sorted(writer.done.values(), key=_place)
+    if not rows:
+        writer.discard()
+        raise failures[0] if failures else DataError(reader.root, "holds no images", "check the folder")
+    report = _report(reader, rows, failures)
+    if not failures or options.skip_bad:
+        writer.finish(reader.hierarchy, _about(reader, options), report)
+    return Prepared(report, tuple(failures))
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return row.split, row.key
 
 
 def _refuse_nesting(source: Path, out: Path) -> None:
@@ -251,11 +262,6 @@ def _converted(
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
-
-
-def _sorted_out(results: list[Row | HiposegError]) -> tuple[list[Row], list[HiposegError]]:
-    rows = sorted((r for r in results if isinstance(r, Row)), key=lambda row: (row.split, row.key))
-    return rows, [r for r in results if isinstance(r, HiposegError)]
 
 
 def _report(reader: Reader, rows: list[Row], failures: list[HiposegError]) -> dict[str, Any]:
