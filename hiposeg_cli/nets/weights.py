@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.nets.net import SegmentationNet
 
+logger = logging.getLogger(__name__)
 PACKAGED_BACKBONE = "tf_efficientnet_lite0"
 
 
@@ -55,7 +57,10 @@ def packaged_weights() -> dict[str, Tensor]:
 
 def _hub_weights(backbone: str) -> dict[str, Tensor]:
     import timm
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # it announces every retry; the failure is reported once, below
+    logger.warning("fetching the pretrained weights of %s from timm's hub", backbone)
     try:
         return dict(timm.create_model(backbone, pretrained=True).state_dict())
     except Exception as error:  # whatever the hub client raises: no network, no such file, a proxy's refusal
@@ -77,13 +82,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(
-            path, f"is not a readable weights file ({str(error).splitlines()[0][:120]})", "replace it"
-        ) from None
+        raise ConfigError(path, f"is not a readable weights file ({_reason(error)})", "replace it") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(path, "does not hold a state dict of tensors", "save model.state_dict()")
     return state
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first[:100]}"
 
 
 def _fill(net: SegmentationNet, weights: dict[str, Tensor], source: str) -> None:

@@ -29,14 +29,15 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
     width, height = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     legends = [_present(level, labels) for level, labels in maps]
     rows = max((len(legend) for legend in legends), default=0)
-    columns = max(1, width // 150)
+    line_px = max(_LINE_PX, min(width, 2 * height) // 50)
+    columns = max(1, width // (8 * line_px))
     lines = -(-rows // columns)
-    canvas = Image.new("RGB", (width * len(panels), height + lines * _LINE_PX + 4), "white")
+    canvas = Image.new("RGB", (width * len(panels), height + lines * line_px + 4), "white")
     resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
     for position, panel in enumerate(panels):
         canvas.paste(panel.resize((width, height), resampling), (position * width, 0))
     for position, legend in enumerate(legends, start=1):
-        _draw_legend(canvas, legend, (position * width + 4, height + 4), columns, width // columns)
+        _draw_legend(canvas, legend, (position * width + 4, height + 4), columns, width // columns, line_px)
     return canvas
 
 
@@ -60,10 +61,17 @@ def _present(level: Level, labels: LabelArray) -> list[tuple[str, tuple[int, int
 
 
 def _draw_legend(
-    canvas: Image.Image, legend: list[tuple[str, tuple[int, int, int]]], corner: tuple[int, int], columns: int, step: int
+    canvas: Image.Image,
+    legend: list[tuple[str, tuple[int, int, int]]],
+    corner: tuple[int, int],
+    columns: int,
+    step: int,
+    line_px: int,
 ) -> None:
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    """Draw class names with their colours, `columns` to a line, lettering in proportion to the picture."""
+    draw, box_px = ImageDraw.Draw(canvas), round(0.65 * line_px)
+    font = ImageFont.load_default(round(0.67 * line_px))
     for number, (name, color) in enumerate(legend):
-        x, y = corner[0] + number % columns * step, corner[1] + number // columns * _LINE_PX
-        draw.rectangle((x, y + 2, x + 11, y + 13), fill=color, outline="black")
-        draw.text((x + 16, y), name, fill="black", font=font)
+        x, y = corner[0] + number % columns * step, corner[1] + number // columns * line_px
+        draw.rectangle((x, y + 2, x + box_px, y + 2 + box_px), fill=color, outline="black")
+        draw.text((x + box_px + 5, y), name, fill="black", font=font)
