@@ -159,14 +159,16 @@ def _about(reader: Reader, options: PrepareOptions) -> dict[str, Any]:
     packages = ("hiposeg-cli", "numpy", "pillow", "pycocotools", "scipy")
     return {
         "source": {"format": reader.name, "root": str(reader.root), "options": reader.options.given()},
-        "images_root": "." if options.copy_images else os.path.commonpath([str(reader.root), *_image_roots(reader)]),
+        "images_root": "." if options.copy_images else str(_images_root(reader)),
         "overlap_rule": reader.overlap_rule,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }  # fmt: skip
 
 
-def _image_roots(reader: Reader) -> list[str]:
-    return [str(reader.options.images.resolve())] if reader.options.images else []
+def _images_root(reader: Reader) -> Path:
+    """The folder that photo paths are relative to: the source, or what it shares with a folder given as --images."""
+    roots = [reader.root, *([reader.options.images.resolve()] if reader.options.images else [])]
+    return Path(os.path.commonpath(roots))
 
 
 # -- one image, in whichever process -----------------------------------------------------------------------------------
@@ -237,8 +239,7 @@ def _converted(
     reader: Reader, items: list[RawItem], out: Path | None, options: PrepareOptions, progress: Progress
 ) -> Iterator[Row | HiposegError]:
     """Convert items in order, a bounded number in flight."""
-    images_root = Path(os.path.commonpath([str(reader.root), *_image_roots(reader)]))
-    job = _Job(reader, out, images_root, options.copy_images)
+    job = _Job(reader, out, _images_root(reader), options.copy_images)
     progress(0, len(items))
     if options.workers <= 1 or len(items) < 2:
         for number, item in enumerate(items, start=1):

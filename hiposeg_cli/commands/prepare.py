@@ -89,17 +89,11 @@ def _show(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
 
 def _write_overlays(out: Path, count: int) -> None:
     """Pictures of the first images of every split, for a person to look at."""
-    import io
-
-    from hiposeg_cli.labelmap import write_bytes_atomic
-    from hiposeg_cli.report.overlay import overlay
+    from hiposeg_cli.report.overlay import write_overlay
     from hiposeg_cli.store import open_dataset
 
     dataset = open_dataset(out)
     for split, rows in dataset.rows.items():
         for row in rows[:count]:
-            labels = dataset.labels(row)
-            maps = [(dataset.hierarchy.fine, labels.fine), (dataset.hierarchy.coarse, labels.coarse)]
-            buffer = io.BytesIO()
-            overlay(dataset.image(row), maps).save(buffer, "JPEG", quality=90)
-            write_bytes_atomic(out / "overlays" / split / f"{row.key}.jpg", buffer.getvalue())
+            path = out / "overlays" / split / f"{row.key}.jpg"
+            write_overlay(path, dataset.image(row), dataset.hierarchy, dataset.labels(row))

@@ -38,7 +38,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    deterministic: Annotated[bool | None, typer.Option("--deterministic", help="Deterministic kernels only.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="Deterministic kernels where torch has them.")
+    ] = None,
     val_every: Annotated[int | None, typer.Option(help="Validate every so many epochs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, exactly; default runs/train/NAME-N.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in --out.")] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.formats.base import IMAGE_SUFFIXES
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.labelmap import LabelArray, lift, read_rgb, write_bytes_atomic, write_label_png
-from hiposeg_cli.report.overlay import overlay
+from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, lift, read_rgb, write_bytes_atomic, write_label_png
+from hiposeg_cli.report.overlay import write_overlay
 
 
 class Segmenter(Protocol):
@@ -115,14 +114,11 @@ def _targets(out: Path, source: Source, *, with_overlay: bool) -> list[Path]:
 def _predict_one(model: Segmenter, source: Source, targets: list[Path]) -> None:
     image = read_rgb(source.path)
     fine = model.segment(image)
-    coarse = lift(fine, model.hierarchy)
-    write_label_png(targets[0], fine)
-    write_label_png(targets[1], coarse)
+    labels = TwoLevelMap(fine, lift(fine, model.hierarchy))
+    write_label_png(targets[0], labels.fine)
+    write_label_png(targets[1], labels.coarse)
     if len(targets) > 2:
-        buffer = io.BytesIO()
-        picture = overlay(image, [(model.hierarchy.fine, fine), (model.hierarchy.coarse, coarse)])
-        picture.save(buffer, "JPEG", quality=90)
-        write_bytes_atomic(targets[2], buffer.getvalue())
+        write_overlay(targets[2], image, model.hierarchy, labels)
 
 
 class _Record:

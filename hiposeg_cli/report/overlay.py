@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from hiposeg_cli.hierarchy import Level
-from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels
+from hiposeg_cli.hierarchy import Hierarchy, Level
+from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, count_ids, valid_pixels, write_bytes_atomic
 
 _ALPHA = 0.6
 _MIN_PANEL_PX = 320
@@ -39,6 +42,13 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
     for position, legend in enumerate(legends, start=1):
         _draw_legend(canvas, legend, (position * width + 4, height + 4), columns, width // columns, line_px)
     return canvas
+
+
+def write_overlay(path: Path, image: NDArray[np.uint8], hierarchy: Hierarchy, labels: TwoLevelMap) -> None:
+    """Write the overlay of both levels as a JPEG, atomically."""
+    buffer = io.BytesIO()
+    overlay(image, [(hierarchy.fine, labels.fine), (hierarchy.coarse, labels.coarse)]).save(buffer, "JPEG", quality=90)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def _blend(image: NDArray[np.uint8], level: Level, labels: LabelArray) -> NDArray[np.uint8]:
