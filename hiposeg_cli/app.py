@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hiposeg_cli.commands import console, demo, doctor, evaluate, hierarchy, predict, prepare, train
+from hiposeg_cli.commands import console, demo, doctor, evaluate, formats, hierarchy, predict, prepare, train
 from hiposeg_cli.errors import HiposegError
 
 
@@ -78,6 +78,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("prepare")(prepare.prepare)
+app.command("formats")(formats.formats)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)

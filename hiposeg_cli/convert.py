@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError, OutputError
-from hiposeg_cli.formats.base import RawItem, Reader, ReaderOptions, require_unique_keys
+from hiposeg_cli.formats.base import RawItem, RawLabel, Reader, ReaderOptions, require_unique_keys
 from hiposeg_cli.hierarchy import Hierarchy, Level
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
-from hiposeg_cli.labelmap import LabelArray, count_ids, valid_pixels, write_bytes_atomic
+from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.lookup import Tally
+from hiposeg_cli.pool import Progress, Workers, mapped
 from hiposeg_cli.registry import FORMATS
-from hiposeg_cli.store import Row, Writer, sha256_file, write_labels
-
-Progress = Callable[[int, int], None]
+from hiposeg_cli.store import Row, write_labels
+from hiposeg_cli.writer import Place, Shard, Stamp, Writer
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,10 @@ class PrepareOptions:
         seed: seed of that choice.
         copy_images: copy the photos into the dataset instead of referring to them.
         skip_bad: leave broken images out and report them instead of failing.
+        allow_empty: keep images whose id map holds nothing but ignore.
         workers: processes; 1 converts in this one.
+        cluster: address of a Dask scheduler to convert on instead.
+        shard: the part of the images this run converts; the run that leaves none missing completes the dataset.
     """
 
     hierarchy: str | None = None
@@ -48,21 +49,31 @@ class PrepareOptions:
     seed: int = 0
     copy_images: bool = False
     skip_bad: bool = False
+    allow_empty: bool = False
     workers: int = 1
+    cluster: str | None = None
+    shard: Shard = field(default_factory=Shard)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a conversion found: the report that is also written to report.json, and the images that failed."""
+    """What a conversion found.
+
+    Attributes:
+        report: what is also written to report.json.
+        failures: why images failed, of this shard.
+        missing: images that other shards have still to convert.
+    """
 
     report: dict[str, Any]
     failures: tuple[HiposegError, ...]
+    missing: int = 0
 
 
 def open_reader(format_name: str, source: Path, options: PrepareOptions) -> Reader:
     """The reader of a raw dataset, with its hierarchy. Raises ConfigError, HierarchyError or DataError."""
     reader_class: type[Reader] = FORMATS.load(format_name)
-    name = options.hierarchy or reader_class.default_hierarchy
+    name = options.hierarchy or reader_class.default_for(options.reader)
     if name is None:
         raise ConfigError("--hierarchy", f"is needed for the format {format_name!r}", "see `hiposeg hierarchy list`")
     return reader_class(source, load_hierarchy(name), options.reader)
@@ -88,42 +99,50 @@ def prepare(
     items = _with_validation(reader.items(), options)
     require_unique_keys(items)
     if out is None:
-        results = list(_converted(reader, items, None, options, progress))
-        rows = sorted((row for row in results if isinstance(row, Row)), key=_place)
+        results = list(_converted(reader, options.shard.of(items), None, options, progress))
+        rows = sorted((result[0] for result in results if isinstance(result, tuple)), key=_place)
         failures = [error for error in results if isinstance(error, HiposegError)]
-        return Prepared(_report(reader, rows, failures), tuple(failures))
-    fingerprint = _fingerprint(reader, items, options)
+        return Prepared(_report(reader, rows, [str(error) for error in failures]), tuple(failures))
+    by_place = {(item.split, item.key): item for item in items}
     with Writer(
-        out, fingerprint=fingerprint, copies_images=options.copy_images, resume=resume, overwrite=overwrite
-    ) as writer:
+        out.resolve(), fingerprint=_fingerprint(reader, items, options), shard=options.shard,
+        places=by_place.keys(), stamp_of=lambda place: Stamp.of(reader.raw_files(by_place[place])),
+        copies_images=options.copy_images, resume=resume, overwrite=overwrite,
+    ) as writer:  # fmt: skip
         return _write(reader, items, writer, options, progress)
 
 
 def _write(reader: Reader, items: list[RawItem], writer: Writer, options: PrepareOptions, progress: Progress) -> Prepared:
-    """Convert what is not done yet and, unless an image failed, complete the dataset."""
-    todo = [item for item in items if (item.split, item.key) not in writer.done]
-    n_done = len(items) - len(todo)
-    failures: list[HiposegError] = []
+    """Convert what is not done yet of this shard and, unless an image failed, complete the dataset."""
+    mine = options.shard.of(items)
+    todo = [item for item in mine if (item.split, item.key) not in writer.done]
+    n_done = len(mine) - len(todo)
+    failures: dict[Place, HiposegError] = {}
+    for item in todo:
+        writer.failed.pop((item.split, item.key), None)
 
     def overall(done: int, total: int) -> None:
         progress(done + n_done, total + n_done)
 
-    for result in _converted(reader, todo, writer.root, options, overall):
-        if isinstance(result, Row):
-            writer.add(result)
+    for item, result in zip(todo, _converted(reader, todo, writer.root, options, overall), strict=True):
+        if isinstance(result, HiposegError):
+            failures[item.split, item.key] = result
+            writer.fail((item.split, item.key), str(result))
         else:
-            failures.append(result)
+            writer.add(*result)
+    missing = writer.missing()
     rows = sorted(writer.done.values(), key=_place)
-    if not rows:
+    if not rows and not missing:
         writer.discard()
-        raise failures[0] if failures else DataError(reader.root, "holds no images", "check the folder")
-    report = _report(reader, rows, failures)
-    if not failures or options.skip_bad:
+        raise next(iter(failures.values()), DataError(reader.root, "holds no images", "check the folder"))
+    report = _report(reader, rows, [writer.failed[place] for place in sorted(writer.failed)])
+    complete = not missing and (not writer.failed or options.skip_bad)
+    if complete:
         writer.finish(reader.hierarchy, _about(reader, options), report)
-    return Prepared(report, tuple(failures))
+    return Prepared(report, tuple(failures.values()), missing)
 
 
-def _place(row: Row) -> tuple[str, str]:
+def _place(row: Row) -> Place:
     return row.split, row.key
 
 
@@ -174,15 +193,23 @@ def _images_root(reader: Reader) -> Path:
 # -- one image, in whichever process -----------------------------------------------------------------------------------
 
 
+Converted = tuple[Row, Stamp] | HiposegError
+
+
 class _Job:
-    """Converts single images; made once in every worker."""
+    """Converts single images; sent to every worker once."""
 
-    def __init__(self, reader: Reader, out: Path | None, images_root: Path, copy_images: bool) -> None:
-        self.reader, self.out, self.images_root, self.copy_images = reader, out, images_root, copy_images
+    def __init__(self, reader: Reader, out: Path | None, options: PrepareOptions) -> None:
+        self.reader, self.out, self.images_root = reader, out, _images_root(reader)
+        self.copy_images, self.allow_empty = options.copy_images, options.allow_empty
 
-    def __call__(self, item: RawItem) -> Row | HiposegError:
+    def __call__(self, item: RawItem) -> Converted:
         try:
-            return self.convert(item)
+            before = Stamp.of(self.reader.raw_files(item))
+            row = self.convert(item)
+            if Stamp.of(self.reader.raw_files(item)) != before:
+                raise DataError(self.reader.root / item.source, "changed while it was being read", "run again")
+            return row, before
         except OutputError:
             raise
         except HiposegError as error:
@@ -192,22 +219,31 @@ class _Job:
         raw = self.reader.read(item)
         source = self.reader.root / item.source
         where = source if source.exists() else item.image_path
-        labels = self.reader.lookup.encode(raw.ids, where)
-        labels.check(self.reader.hierarchy, where)
-        if not valid_pixels(labels.coarse).any():
-            raw = replace(raw, warnings=(*raw.warnings, "every pixel is ignore"))
-        hashes = write_labels(self.out, item.split, item.key, labels) if self.out else ("", "")
+        labels, tally = self.reader.lookup.encode_and_tally(raw.ids, where)
+        assert raw.photo is not None
+        warnings = [*raw.warnings, *self._remarks(tally, raw, where)]
+        hashes = {"fine_sha256": "", "coarse_sha256": ""}
+        if self.out:
+            hashes = write_labels(self.out, item.split, item.key, labels, raw.instances)
         height, width = labels.shape
         return Row(
-            key=item.key, split=item.split, image_path=self._image(item), image_sha256=sha256_file(item.image_path),
-            width=width, height=height, fine_sha256=hashes[0], coarse_sha256=hashes[1],
-            fine_counts=_counts(labels.fine, self.reader.hierarchy.fine),
-            coarse_counts=_counts(labels.coarse, self.reader.hierarchy.coarse),
-            ignore_px=int((~valid_pixels(labels.coarse) & ~valid_pixels(labels.fine)).sum()),
-            coarse_only_px=int(labels.coarse_only().sum()),
+            key=item.key, split=item.split, image_path=self._image(item), image_sha256=raw.photo.sha256,
+            width=width, height=height,
+            fine_counts={str(k): n for k, n in tally.fine.items()},
+            coarse_counts={str(k): n for k, n in tally.coarse.items()},
+            ignore_px=tally.ignore_px, coarse_only_px=tally.coarse_only_px,
             n_objects=raw.n_objects, overlap_px=raw.overlap_px, part_overlap_px=raw.part_overlap_px,
-            uncovered_px=raw.uncovered_px, source=item.source, warnings=list(raw.warnings),
+            uncovered_px=raw.uncovered_px, source=item.source, warnings=warnings, **hashes,
         )  # fmt: skip
+
+    def _remarks(self, tally: Tally, raw: RawLabel, where: Path) -> list[str]:
+        """What is odd about the labels. Raises DataError for an id map without a single label."""
+        remarks = [f"{tally.unknown_px} px of unknown labels ignored"] if tally.unknown_px else []
+        if tally.ignore_px < raw.ids.size:
+            return remarks
+        if not (self.allow_empty or self.reader.lists_objects):
+            raise DataError(where, "every pixel is ignore", "remove the image, or pass --allow-empty to keep it")
+        return [*remarks, "every pixel is ignore"]
 
     def _image(self, item: RawItem) -> str:
         """Path of the photo relative to `images_root`, after copying it if asked."""
@@ -218,56 +254,21 @@ class _Job:
         return target.relative_to(self.out).as_posix()
 
 
-def _counts(labels: LabelArray, level: Level) -> dict[str, int]:
-    return {str(k): int(n) for k, n in enumerate(count_ids(labels, len(level))) if n}
-
-
-_job: _Job | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    global _job
-    _job = job
-
-
-def _run_in_worker(item: RawItem) -> Row | HiposegError:
-    assert _job is not None
-    return _job(item)
-
-
 def _converted(
     reader: Reader, items: list[RawItem], out: Path | None, options: PrepareOptions, progress: Progress
-) -> Iterator[Row | HiposegError]:
-    """Convert items in order, a bounded number in flight."""
-    job = _Job(reader, out, _images_root(reader), options.copy_images)
-    progress(0, len(items))
-    if options.workers <= 1 or len(items) < 2:
-        for number, item in enumerate(items, start=1):
-            yield job(item)
-            progress(number, len(items))
-        return
-    with ProcessPoolExecutor(options.workers, initializer=_start_worker, initargs=(job,)) as pool:
-        waiting: list[Future[Row | HiposegError]] = []
-        queue = iter(items)
-        for number in range(1, len(items) + 1):
-            for item in itertools.islice(queue, 4 * options.workers - len(waiting)):
-                waiting.append(pool.submit(_run_in_worker, item))
-            try:
-                result = waiting.pop(0).result()
-            except BrokenProcessPool:
-                raise OutputError(
-                    f"--workers {options.workers}", "a worker process was killed (out of memory?)", "use fewer, and --resume"
-                ) from None
-            yield result
-            progress(number, len(items))
+) -> Iterator[Converted]:
+    """Convert items in order."""
+    job = _Job(reader, out, options)
+    return mapped(job, items, total=len(items), workers=Workers(options.workers, options.cluster), progress=progress)
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def _report(reader: Reader, rows: list[Row], failures: list[HiposegError]) -> dict[str, Any]:
+def _report(reader: Reader, rows: list[Row], failures: list[str]) -> dict[str, Any]:
     """Totals over all images, by level and class, with what was decided for contested and uncovered pixels."""
     hierarchy: Hierarchy = reader.hierarchy
+    splits = sorted({row.split for row in rows})
     return {
         "format": reader.name, "source": str(reader.root), "hierarchy": hierarchy.name,
         "overlap_rule": reader.overlap_rule,
@@ -278,20 +279,21 @@ def _report(reader: Reader, rows: list[Row], failures: list[HiposegError]) -> di
                for name in ("ignore_px", "coarse_only_px", "overlap_px", "part_overlap_px", "uncovered_px")},
         },
         "objects": sum(row.n_objects for row in rows),
-        "fine": _class_totals(hierarchy.fine, [(row.split, row.fine_counts) for row in rows]),
-        "coarse": _class_totals(hierarchy.coarse, [(row.split, row.coarse_counts) for row in rows]),
+        "fine": _class_totals(hierarchy.fine, splits, ((row.split, row.fine_counts) for row in rows)),
+        "coarse": _class_totals(hierarchy.coarse, splits, ((row.split, row.coarse_counts) for row in rows)),
         "warnings": [f"{row.source}: {text}" for row in rows for text in row.warnings],
-        "failures": [str(error) for error in failures],
+        "failures": failures,
     }  # fmt: skip
 
 
-def _class_totals(level: Level, counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
-    splits = sorted({split for split, _ in counted})
-    totals = []
-    for node in level.nodes:
-        key = str(node.id)
-        entry: dict[str, Any] = {"id": node.id, "name": node.name}
-        entry["pixels"] = {split: sum(c.get(key, 0) for s, c in counted if s == split) for split in splits}
-        entry["images"] = {split: sum(key in c for s, c in counted if s == split) for split in splits}
-        totals.append(entry)
+def _class_totals(level: Level, splits: list[str], counted: Iterable[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
+    """For each class, its pixels and the images it is seen in, by split."""
+    totals: list[dict[str, Any]] = [
+        {"id": node.id, "name": node.name, "pixels": dict.fromkeys(splits, 0), "images": dict.fromkeys(splits, 0)}
+        for node in level.nodes
+    ]
+    for split, counts in counted:
+        for class_id, pixels in counts.items():
+            totals[int(class_id)]["pixels"][split] += pixels
+            totals[int(class_id)]["images"][split] += 1
     return totals

@@ -1,4 +1,4 @@
-"""Label maps: the two-level map of one image, its invariant, its encoding from raw ids and its PNG files.
+"""Label maps: the two-level map of one image, its invariant and its PNG files.
 
 The only module that knows the ignore value: 255 in 8-bit maps, 65535 in 16-bit maps, `IGNORE` in tensors.
 Geometry (resizing, flipping) belongs to `learn.augment`; which raw id means what belongs to `hierarchy`.
@@ -13,7 +13,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from hiposeg_cli.hierarchy import Hierarchy
 IGNORE = -1  # in int64 tensors, where no class id can be negative
 MAX_PIXELS = 100_000_000
 PNG_LEVEL = 3
-MAX_RAW_ID = 1_000_000  # a look-up table holds every id up to the largest
+_ORIENTATION = 0x0112  # the EXIF tag
 _MAX_CLASSES_8BIT = 254  # 254 stays free: `reduce_zero_label` arithmetic elsewhere turns ignore into it
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W)
-RawIds = NDArray[np.int32]
+RawIds = NDArray[np.int32] | NDArray[np.uint16] | NDArray[np.uint8]  # (H, W), ids as published
 
 
 def label_dtype(n_classes: int) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
@@ -48,6 +48,11 @@ def valid_pixels(labels: LabelArray) -> NDArray[np.bool_]:
     """(H, W) bool: pixels that carry a class."""
     valid: NDArray[np.bool_] = labels != ignore_value(labels.dtype)
     return valid
+
+
+def histogram(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) int64 pixels of each 8-bit value."""
+    return np.array(Image.fromarray(np.ascontiguousarray(ids)).histogram(), dtype=np.int64)
 
 
 def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:
@@ -113,70 +118,37 @@ def lift(fine: LabelArray, hierarchy: Hierarchy) -> LabelArray:
     return table[fine]
 
 
-class LookUp:
-    """Raw ids -> two-level map, by one table per level.
-
-    Args:
-        targets: raw id -> (fine id or None, coarse id or None); None is ignore on that level.
-        hierarchy: fixes the label types.
-        where: what names the raw ids, for messages.
-    """
-
-    def __init__(
-        self, targets: Mapping[int, tuple[int | None, int | None]], hierarchy: Hierarchy, where: object = "label ids"
-    ) -> None:
-        for raw_id in targets:
-            if abs(raw_id) > MAX_RAW_ID:
-                raise DataError(where, f"the label id {raw_id} is beyond {MAX_RAW_ID}", "number the raw classes from 0 or 1")
-        self.offset = min((0, *targets))
-        size = max((0, *targets)) - self.offset + 1
-        fine_type, coarse_type = label_dtype(hierarchy.n_fine), label_dtype(hierarchy.n_coarse)
-        self.fine: LabelArray = np.full(size, ignore_value(fine_type), dtype=fine_type)
-        self.coarse: LabelArray = np.full(size, ignore_value(coarse_type), dtype=coarse_type)
-        self.known = np.zeros(size, dtype=bool)
-        for raw_id, (fine_id, coarse_id) in targets.items():
-            slot = raw_id - self.offset
-            self.known[slot] = True
-            if fine_id is not None:
-                self.fine[slot] = fine_id
-            if coarse_id is not None:
-                self.coarse[slot] = coarse_id
-
-    def encode(self, raw: NDArray[np.integer], where: object) -> TwoLevelMap:
-        """Look every raw id up.
-
-        Args:
-            raw: (H, W) any integer type, ids as published.
-        Raises: DataError naming the unknown ids and their pixel counts.
-        """
-        slots = raw.astype(np.int64) - self.offset
-        inside = (slots >= 0) & (slots < len(self.known))
-        unknown = ~inside
-        unknown[inside] = ~self.known[slots[inside]]
-        if unknown.any():
-            ids, counts = np.unique(raw[unknown], return_counts=True)
-            listed = ", ".join(f"{i} ({n} px)" for i, n in zip(ids[:5], counts[:5], strict=True))
-            more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-            raise DataError(where, f"label ids unknown to the hierarchy: {listed}{more}", _unknown_cure(ids))
-        return TwoLevelMap(self.fine[slots], self.coarse[slots])
-
-
-def _unknown_cure(ids: NDArray[np.integer]) -> str:
-    if list(ids) == [255]:
-        return "if 255 is ignore here, add `ignore: [255]` to the source of the hierarchy"
-    return "map them or list them under `ignore` in the source of the hierarchy"
-
-
 # -- image files -------------------------------------------------------------------------------------------------------
 
 
-def check_photo(path: Path) -> tuple[int, int]:
-    """(height, width) of a photo that decodes to its end. Raises DataError as `read_rgb` does."""
-    height, width = read_rgb(path).shape[:2]
-    with path.open("rb") as file:
-        if file.read(8) == b"\x89PNG\r\n\x1a\n":
-            _check_png_complete(path)
-    return height, width
+@dataclass(frozen=True)
+class Photo:
+    """What a photo that decoded to its end is: size in pixels, hash of the file, remarks in words."""
+
+    height: int
+    width: int
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+def check_photo(path: Path) -> Photo:
+    """Decode a photo to its end, reading its file once. Raises DataError as `read_rgb` does."""
+    data = _bytes_of(path)
+    with _opened(path, data) as image:
+        _decode(image, path, "image")
+        if image.format == "PNG":
+            _check_png_complete(path, data)
+        return Photo(image.height, image.width, hashlib.sha256(data).hexdigest(), _exif_remarks(image, path))
+
+
+def _exif_remarks(image: ImageFile.ImageFile, path: Path) -> tuple[str, ...]:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):  # broken EXIF is no broken picture
+        return (f"{path.name}: EXIF data cannot be read; pixels are taken as stored",)
+    if orientation in (0, 1):
+        return ()
+    return (f"{path.name}: EXIF orientation {orientation} is not applied; labels follow the stored pixels",)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -184,13 +156,11 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
     Raises: DataError for a missing, truncated, oversized or non-image file.
     """
-    with _opened(path) as image:
-        try:
-            if image.mode in ("I;16", "I"):
-                return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-            raise DataError(path, f"image is broken ({error})", "replace the file") from None
+    with _opened(path, _bytes_of(path)) as image:
+        _decode(image, path, "image")
+        if image.mode in ("I;16", "I"):
+            return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
 
 
 def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -198,15 +168,13 @@ def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Raises: DataError for a colour-coded, truncated or otherwise unusable file.
     """
-    with _opened(path) as image:
+    data = _bytes_of(path)
+    with _opened(path, data) as image:
         if image.format != "PNG":
             raise DataError(path, f"labels are {image.format}, which may alter ids", "save labels as PNG")
-        _check_png_complete(path)
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-            raise DataError(path, f"label PNG is broken ({error})", "replace the file") from None
-        depth = _png_bit_depth(path)
+        _check_png_complete(path, data)
+        _decode(image, path, "label PNG")
+        depth = data[24]
         if image.mode == "L" and depth < 8:
             raise DataError(
                 path, f"is a {depth}-bit grey PNG, whose ids readers stretch to 0..255", "save it with 8 bits, or as palette"
@@ -252,40 +220,46 @@ def write_label_png(path: Path, labels: LabelArray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _opened:
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(path, "no such file", "check the path") from None
+    except IsADirectoryError:
+        raise DataError(path, "is a folder, not an image", "check the path") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image lazily with a pixel limit and our own errors; nothing is decoded yet."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> ImageFile.ImageFile:
-        try:
-            with warnings.catch_warnings():  # our own limit is checked below, from the header
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(self.path)
-        except FileNotFoundError:
-            raise DataError(self.path, "no such file", "check the path") from None
-        except IsADirectoryError:
-            raise DataError(self.path, "is a folder, not an image", "check the path") from None
-        except Image.DecompressionBombError:
-            raise DataError(self.path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
-        except UnidentifiedImageError:
-            raise DataError(self.path, _what_it_is(self.path), "replace the file") from None
-        except (OSError, SyntaxError, ValueError, struct.error) as error:
-            raise DataError(self.path, f"cannot be read as an image ({error})", "replace the file") from None
+    try:
+        with warnings.catch_warnings():  # our own limit is checked below, from the header
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise DataError(path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
+    except UnidentifiedImageError:
+        raise DataError(path, _what_it_is(data), "replace the file") from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise DataError(path, f"cannot be read as an image ({error})", "replace the file") from None
+    with image:
         if image.width * image.height > MAX_PIXELS:
-            image.close()
-            raise DataError(self.path, f"has {image.width}x{image.height} pixels, over {MAX_PIXELS}", "split it into tiles")
-        self.image = image
-        return image
-
-    def __exit__(self, *exc: object) -> None:
-        self.image.close()
+            raise DataError(path, f"has {image.width}x{image.height} pixels, over {MAX_PIXELS}", "split it into tiles")
+        yield image
 
 
-def _what_it_is(path: Path) -> str:
+def _decode(image: ImageFile.ImageFile, path: Path, what: str) -> None:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        raise DataError(path, f"{what} is broken ({error})", "replace the file") from None
+
+
+def _what_it_is(data: bytes) -> str:
     """Say what a file that is no image really is."""
-    head = path.read_bytes()[:200] if path.stat().st_size else b""
+    head = data[:200]
     if not head:
         return "is an empty file"
     if head.startswith(b"version https://git-lfs"):
@@ -310,15 +284,9 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:
         position = end
 
 
-def _png_bit_depth(path: Path) -> int:
-    with path.open("rb") as file:
-        return file.read(25)[24]
-
-
-def _check_png_complete(path: Path) -> None:
+def _check_png_complete(path: Path, data: bytes) -> None:
     """Refuse what Pillow decodes silently: a PNG whose end is cut off or whose checksum is wrong."""
     last = b""
-    data = path.read_bytes()
     for kind, intact in _png_chunks(data):
         if not intact:
             raise DataError(path, f"PNG chunk {kind.decode('latin-1')} has a wrong checksum", "replace the file")

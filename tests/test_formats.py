@@ -603,7 +603,7 @@ GOOD = [{"segmentation": [square(0, 0, 2, 2)]}]
         ('{"images": [{"id": NaN}]}', "NaN"),
         ('{"images": [{"id": Infinity}]}', "Infinity"),
         ("[1, 2]", "images"),
-        ("", ":1:1"),
+        ("", "empty"),
         ('{"images": [], "annotations": [], "categories": []}', "no images"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}', "categories"),
         ('{"images": {}, "annotations": [], "categories": []}', "images"),
@@ -691,7 +691,7 @@ def test_coco_ids_written_as_floats_are_matched_or_refused(tmp_path: Path, toy_y
     assert JSON in said
 
 
-@pytest.mark.parametrize("record", [{"height": 9, "width": 8}, {"height": 9}, {"width": 9}, {"height": None, "width": 8}])
+@pytest.mark.parametrize("record", [{"height": 9, "width": 8}, {"height": 9}, {"width": 9}])
 def test_coco_image_of_another_size_than_recorded(record: dict[str, Any], tmp_path: Path, toy_yaml: Path) -> None:
     data = _change(coco_json(GOOD), images=[{"id": 1, "file_name": "a.jpg", **record}])
     said = complaint("coco", coco_set(tmp_path, data), toy_yaml)
@@ -727,7 +727,7 @@ def test_coco_missing_files(tmp_path: Path, toy_yaml: Path) -> None:
     assert "b.jpg" in complaint("coco", root, toy_yaml)
     (root / "train2017" / "a.jpg").unlink()
     assert "a.jpg" in complaint("coco", root, toy_yaml)
-    assert "a.jpg" in complaint("coco", root, toy_yaml, images=tmp_path / "elsewhere")
+    assert "elsewhere" in complaint("coco", root, toy_yaml, images=tmp_path / "elsewhere")
 
 
 def test_coco_two_files_of_one_split_lose_nothing(tmp_path: Path, toy_yaml: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hiposeg_cli"
 BASE = {"errors", "strict_yaml", "registry"}
-LABELS = BASE | {"hierarchy", "hierarchy_yaml", "labelmap"}
+LABELS = BASE | {"hierarchy", "hierarchy_yaml", "labelmap", "lookup", "raw_names"}
 DATA = LABELS | {"store", "metrics", "graph", "formats"}
 ALLOWED = {
     "errors": set(),
@@ -19,11 +19,15 @@ ALLOWED = {
     "hierarchy": BASE,
     "hierarchy_yaml": BASE | {"hierarchy"},
     "labelmap": BASE | {"hierarchy"},
+    "raw_names": BASE | {"hierarchy"},
+    "lookup": BASE | {"hierarchy", "labelmap"},
     "graph": LABELS,
     "store": LABELS,
     "metrics": LABELS,
     "formats": LABELS | {"formats"},
-    "convert": DATA,
+    "writer": LABELS | {"store"},
+    "pool": {"errors"},
+    "convert": DATA | {"pool", "writer"},
     "report": DATA | {"report"},
     "demo": LABELS | {"demo"},
     "learn": DATA | {"learn"},
@@ -37,8 +41,12 @@ NUMPY_RING = BASE | {
     "hierarchy",
     "hierarchy_yaml",
     "labelmap",
+    "lookup",
+    "raw_names",
     "graph",
     "store",
+    "writer",
+    "pool",
     "metrics",
     "formats",
     "convert",

@@ -12,7 +12,7 @@ from hiposeg_cli.commands import console
 
 
 def prepare(
-    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="pascal-part, cityscapes, coco or masks.")],
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="What SRC holds; `hiposeg formats` lists them.")],
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Raw dataset in its published layout.")],
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="New folder for the prepared dataset.")] = None,
     hierarchy: Annotated[str | None, typer.Option(help="Taxonomy: a shipped name or a YAML file.")] = None,
@@ -23,12 +23,19 @@ def prepare(
     copy_images: Annotated[bool, typer.Option(help="Copy photos into OUT instead of referring to them.")] = False,
     part_order: Annotated[str | None, typer.Option(help="pascal-part: published (file order) or area.")] = None,
     uncovered: Annotated[
-        str | None, typer.Option(help="pascal-part: object pixels without a part: ignore or background.")
+        str | None, typer.Option(help="pascal-part: object pixels without a part: object-only, ignore or background.")
     ] = None,
     unlabelled: Annotated[str | None, typer.Option(help="coco: pixels without annotation: ignore or background.")] = None,
     label_suffix: Annotated[str | None, typer.Option(help="masks: what follows the stem, such as _labelIds.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Release or encoding, where a format has several.")] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Keep object numbers too, in labels/inst.")] = False,
+    unknown: Annotated[str | None, typer.Option(help="Labels the taxonomy does not know: ignore (else an error).")] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose labels are all ignore.")] = False,
+    follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", help="Links may lead out of SRC.")] = False,
     overlays: Annotated[int, typer.Option(help="Write this many pictures of labels over photos to OUT/overlays.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes; 0 takes one per core.")] = 0,
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Convert on a Dask cluster (tcp://...).")] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Convert only this part; the last one completes OUT.")] = "1/1",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset hiposeg wrote in OUT.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken images out and go on (exit 1).")] = False,
@@ -39,11 +46,13 @@ def prepare(
     from hiposeg_cli.convert import prepare as convert
     from hiposeg_cli.errors import ConfigError, did_you_mean
     from hiposeg_cli.formats.base import ReaderOptions
+    from hiposeg_cli.writer import Shard
 
     choices = {
         "--part-order": (part_order, ("published", "area")),
-        "--uncovered": (uncovered, ("ignore", "background")),
+        "--uncovered": (uncovered, ("object-only", "ignore", "background")),
         "--unlabelled": (unlabelled, ("ignore", "background")),
+        "--unknown": (unknown, ("ignore",)),
     }
     for flag, (value, allowed) in choices.items():
         if value is not None and value not in allowed:
@@ -54,26 +63,30 @@ def prepare(
         raise ConfigError("--val", f"is {val:g}", "give a count or a share")
     options = PrepareOptions(
         hierarchy=hierarchy, val=val, seed=seed, copy_images=copy_images, skip_bad=skip_bad,
-        workers=workers or os.cpu_count() or 1,
-        reader=ReaderOptions(images, part_order, uncovered, unlabelled, label_suffix),
+        workers=workers or os.cpu_count() or 1, cluster=dask, shard=Shard.parse(shard), allow_empty=allow_empty,
+        reader=ReaderOptions(
+            images=images, part_order=part_order, uncovered=uncovered, unlabelled=unlabelled, label_suffix=label_suffix,
+            variant=variant, unknown=unknown, follow_symlinks=follow_symlinks, instances=instances,
+        ),
     )  # fmt: skip
     with console.progress("prepare") as progress:
         result = convert(
             format_name, source, None if check else out, options, resume=resume, overwrite=overwrite, progress=progress
         )
-    if overlays and out is not None and not check and (skip_bad or not result.failures):
+    if overlays and out is not None and not check and not result.missing and (skip_bad or not result.failures):
         _write_overlays(out, overlays)
-    _show(result.report, None if check else out, as_json=as_json)
+    _show(result.report, None if check else out, as_json=as_json, missing=result.missing)
     if result.failures:
         if not (as_json or skip_bad or check):
             console.say(f"{out} is unfinished: mend the images above and pass --resume, or pass --skip-bad")
         raise typer.Exit(1 if skip_bad or check else 2)
 
 
-def _show(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+def _show(report: dict[str, Any], out: Path | None, *, as_json: bool, missing: int) -> None:
     if as_json:
         status = "problems" if report["failures"] else "ok"
-        console.out(console.envelope("prepare", {"out": str(out) if out else None, **report}, status=status))
+        data = {"out": str(out) if out else None, "missing": missing, **report}
+        console.out(console.envelope("prepare", data, status=status))
         return
     from hiposeg_cli.report.tables import prepare_report
 
@@ -83,7 +96,9 @@ def _show(report: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
         console.warn(line)
     if len(report["failures"]) > 20:
         console.warn(f"and {len(report['failures']) - 20} more broken images")
-    if out is not None and not report["failures"]:
+    if missing:
+        console.say(f"{out}: this shard is done; {missing} images of other shards are still to be converted")
+    elif out is not None and not report["failures"]:
         console.say(f"wrote {out}")
 
 

@@ -1,37 +1,43 @@
-"""What every reader of raw annotations provides, and the helpers they share.
+"""What every reader of raw annotations provides.
 
 A reader checks geometry and paints published ids; it maps nothing. `LookUp` turns its ids into the two levels.
+Finding files is `files`', mapping names is `targets`', drawing masks is `paint`'s business.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
-from hiposeg_cli.hierarchy import Hierarchy, SourceTable
-from hiposeg_cli.labelmap import LookUp, RawIds, check_photo
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-Target = tuple[int | None, int | None]
+from hiposeg_cli.hierarchy import Hierarchy, fold
+from hiposeg_cli.labelmap import Photo, RawIds, check_photo
+from hiposeg_cli.lookup import LookUp, Target
+from hiposeg_cli.raw_names import by_name
 
 
 @dataclass(frozen=True)
 class RawItem:
-    """One image to convert: where it is and what its labels are found by. Nothing has been read yet."""
+    """One image to convert: where it is and what its labels are found by. Nothing of it has been read yet.
+
+    Attributes:
+        source: label file relative to the root, or `file.json:image_id`.
+        spans: (n, 2) int64 byte ranges of its annotations in that JSON; None for one file an image.
+        recorded: (height, width) as the annotations state them, None for what they do not say.
+    """
 
     key: str
     split: str
     image_path: Path
     source: str
+    spans: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    recorded: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ class RawLabel:
     """The painted labels of one image.
 
     Attributes:
-        ids: (H, W) int32, ids as published.
+        ids: (H, W) integers, ids as published.
         n_objects: annotated objects, 0 where the format has none.
         overlap_px: pixels that objects of different classes claimed, resolved by the reader's rule.
         part_overlap_px: pixels that different parts of one object claimed, resolved likewise.
         uncovered_px: object pixels outside all parts.
         warnings: oddities that were handled, in words.
+        instances: (H, W) uint16 object numbers from 1, 0 for none; only where asked for.
+        photo: the photo the labels belong to; filled in by `Reader.read`.
     """
 
     ids: RawIds
@@ -53,20 +61,36 @@ class RawLabel:
     part_overlap_px: int = 0
     uncovered_px: int = 0
     warnings: tuple[str, ...] = ()
+    instances: NDArray[np.uint16] | None = None
+    photo: Photo | None = None
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """Choices a user may make about raw data; each reader names those it honours."""
+    """Choices a user may make about raw data; each reader names those it honours.
+
+    Attributes:
+        variant: which of the format's releases or encodings to read.
+        unknown: `ignore` turns raw labels the hierarchy does not know into ignore instead of an error.
+        follow_symlinks: links may lead out of the dataset's folder.
+        instances: keep object numbers as a third map.
+    """
 
     images: Path | None = None
     part_order: str | None = None
     uncovered: str | None = None
     unlabelled: str | None = None
     label_suffix: str | None = None
+    variant: str | None = None
+    unknown: str | None = None
+    follow_symlinks: bool = False
+    instances: bool = False
 
     def given(self) -> dict[str, str]:
-        return {key: str(value) for key, value in vars(self).items() if value is not None}
+        return {key: str(value) for key, value in vars(self).items() if value not in (None, False)}
+
+
+_FOR_ALL = frozenset({"unknown", "follow_symlinks"})
 
 
 class Reader(ABC):
@@ -76,11 +100,24 @@ class Reader(ABC):
         root: the folder in the published layout.
         hierarchy: its `sources` table for this format decides what is mapped.
         options: see `ReaderOptions`; options the format does not honour are refused.
+
+    Attributes of a class:
+        default_hierarchy: the preset used when the user names none; by variant where they differ.
+        honours: names of the `ReaderOptions` it understands.
+        variants: releases or encodings it can read, the default first.
+        named: raw labels are names; a hierarchy without a table for the format is then matched by its class names.
+        lists_objects: an image may list no object at all, which is no fault.
+        not_sent: cached attributes that only `items` needs, so worker processes do without them.
+        overlap_rule: how overlapping annotations are decided, for the report.
     """
 
     name: ClassVar[str]
-    default_hierarchy: ClassVar[str | None] = None
+    default_hierarchy: ClassVar[str | Mapping[str, str] | None] = None
     honours: ClassVar[frozenset[str]] = frozenset()
+    variants: ClassVar[tuple[str, ...]] = ()
+    named: ClassVar[bool] = False
+    lists_objects: ClassVar[bool] = False
+    not_sent: ClassVar[frozenset[str]] = frozenset()
     overlap_rule: str = "none: the labels are already one id per pixel"
 
     def __init__(self, root: Path, hierarchy: Hierarchy, options: ReaderOptions) -> None:
@@ -88,14 +125,37 @@ class Reader(ABC):
             raise DataError(root, "no such folder", "check the path of the raw dataset")
         if not root.is_dir():
             raise DataError(root, "is a file", "extract the archive and name the folder")
+        self._check_options(options)
+        self.root, self.hierarchy, self.options = root, hierarchy, options
+        self.variant = options.variant or (self.variants[0] if self.variants else "")
+        self.link_root = None if options.follow_symlinks else root
+        self.ignore_unknown = options.unknown == "ignore"
+        known = self.name in hierarchy.sources or not self.named
+        self.table = hierarchy.source(self.name) if known else by_name(hierarchy)
+        self.lookup = LookUp(self.targets(), hierarchy, self.labels_from(), ignore_unknown=self.ignore_unknown)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in vars(self).items() if key not in self.not_sent}
+
+    @classmethod
+    def default_for(cls, options: ReaderOptions) -> str | None:
+        """The preset for the chosen variant when the user names none."""
+        if not isinstance(cls.default_hierarchy, Mapping):
+            return cls.default_hierarchy
+        return cls.default_hierarchy.get(options.variant or cls.variants[0])
+
+    def _check_options(self, options: ReaderOptions) -> None:
+        honoured = self.honours | ({"variant"} if self.variants else set())
         for option in options.given():
-            if option not in self.honours:
-                flags = ", ".join("--" + name.replace("_", "-") for name in sorted(self.honours)) or "none"
+            if option not in honoured | _FOR_ALL:
+                flags = ", ".join("--" + name.replace("_", "-") for name in sorted(honoured)) or "none"
                 flag = "--" + option.replace("_", "-")
                 raise ConfigError(flag, f"does not apply to the format {self.name!r}", f"its options: {flags}")
-        self.root, self.hierarchy, self.options = root, hierarchy, options
-        self.table = hierarchy.source(self.name)
-        self.lookup = LookUp(self.targets(), hierarchy, self.labels_from())
+        if options.variant is not None and options.variant not in self.variants:
+            raise ConfigError(
+                f"--variant {options.variant}", f"is unknown to the format {self.name!r}",
+                did_you_mean(options.variant, self.variants),
+            )  # fmt: skip
 
     @abstractmethod
     def targets(self) -> dict[int, Target]:
@@ -110,17 +170,37 @@ class Reader(ABC):
         """All labelled images, sorted by split and key. Raises DataError when the layout is not recognised."""
 
     @abstractmethod
-    def read(self, item: RawItem) -> RawLabel:
-        """Paint the labels of one image. Raises DataError naming the file."""
+    def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
+        """Paint the labels of one image.
 
-    def require_size(self, item: RawItem, shape: tuple[int, ...], what: object) -> None:
-        """Decode the photo to its end, and refuse labels whose size is not its own."""
-        height, width = check_photo(item.image_path)
-        if (height, width) != tuple(shape):
+        Args:
+            size: (height, width) of its photo.
+        Raises: DataError naming the file.
+        """
+
+    def read(self, item: RawItem) -> RawLabel:
+        """Check the photo to its end and paint its labels, which must have its size; nothing is resized."""
+        photo = check_photo(item.image_path)
+        size = (photo.height, photo.width)
+        height, width = (own if stated is None else stated for own, stated in zip(size, item.recorded, strict=True))
+        if (height, width) != size:
             raise DataError(
-                what, f"labels are {shape[1]}x{shape[0]} but {item.image_path.name} is {width}x{height}",
+                item.image_path, f"is {photo.width}x{photo.height}, the annotations say {width}x{height}",
+                "use the images the annotations were made on",
+            )  # fmt: skip
+        label = self.paint(item, size)
+        if label.ids.shape != size:
+            height, width = label.ids.shape
+            raise DataError(
+                self.root / item.source, f"labels are {width}x{height} but {item.image_path.name} is {size[1]}x{size[0]}",
                 "pair each image with its own labels; nothing is resized",
             )  # fmt: skip
+        return replace(label, photo=photo, warnings=(*photo.warnings, *label.warnings))
+
+    def raw_files(self, item: RawItem) -> list[Path]:
+        """The files an image is made from: its photo and its label file."""
+        source = item.source.rpartition(":")[0] if item.spans is not None else item.source
+        return [item.image_path, self.root / source]
 
     def background_target(self, choice: str) -> Target:
         """The target of pixels that become `background` or `ignore`."""
@@ -134,96 +214,11 @@ class Reader(ABC):
         return fine_id, int(self.hierarchy.parent[fine_id])
 
 
-def resolve_target(target: object, hierarchy: Hierarchy, *, ignored: Target = (None, None)) -> Target:
-    """Turn a target of a source table (validated when the hierarchy was read) into ids."""
-    if isinstance(target, dict):
-        return None, hierarchy.coarse.find(str(target["coarse"]))
-    if target == "ignore":
-        return ignored
-    fine_id = hierarchy.fine.find(str(target))
-    assert fine_id is not None, target
-    return fine_id, int(hierarchy.parent[fine_id])
-
-
-def id_png_targets(table: SourceTable, hierarchy: Hierarchy, where: object) -> dict[int, Target]:
-    """Targets of an id-PNG format: the map's whole-number keys, and the ignored ids."""
-    targets: dict[int, Target] = {}
-    for raw_id, target in table.map.items():
-        if not isinstance(raw_id, int):
-            raise ConfigError(where, f"the map's key {raw_id!r} is not a label id", "use whole numbers as keys")
-        targets[raw_id] = resolve_target(target, hierarchy)
-    for raw_id in table.ignore:
-        if raw_id in targets:
-            raise ConfigError(where, f"id {raw_id} is both mapped and ignored", "remove one of them")
-        targets[raw_id] = (None, None)
-    return targets
-
-
-def safe_key(path: str, where: object = "") -> str:
-    """A key usable as a file name everywhere: percent-encode all but [A-Za-z0-9._-/].
-
-    Args:
-        where: the file that names the path, for the message.
-    Raises: DataError for an absolute path or one that leaves its folder.
-    """
-    if path.startswith("/") or "\\" in path or re.match(r"^[A-Za-z]:", path) or ".." in path.split("/"):
-        raise DataError(where or path, f"the file name '{path}' leaves its folder", "use relative names without '..'")
-    key = quote(path, safe="/._-")
-    if len(key.encode()) > 200:
-        raise DataError(where or path, f"the file name {path[:40]!r}... is longer than 200 bytes", "shorten it")
-    return key
-
-
-def index_images(folder: Path) -> dict[str, Path]:
-    """Relative stem -> image below a folder. Raises DataError when two images share a stem."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(path, f"has the same stem as {found[stem].name}", "keep one image per stem")
-        found[stem] = path
-    return found
-
-
-def first_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
-    """The first of several folders that exists. Raises DataError listing where it looked."""
-    for candidate in candidates:
-        if (root / candidate).is_dir():
-            return root / candidate
-    raise DataError(root, f"no {what} found (looked for {', '.join(candidates)})", "check the layout, or pass --images")
-
-
 def require_unique_keys(items: Iterable[RawItem]) -> None:
-    """Refuse keys that collide on a file system that ignores case."""
+    """Refuse keys that collide on a file system that ignores case or normalises unicode."""
     seen: dict[tuple[str, str], RawItem] = {}
     for item in items:
-        slot = (item.split, item.key.casefold())
+        slot = (item.split, fold(item.key))
         if slot in seen:
             raise DataError(item.image_path, f"clashes with {seen[slot].image_path} (same name up to case)", "rename one")
         seen[slot] = item
-
-
-@dataclass
-class Canvas:
-    """Paints published ids in order and counts the pixels where two claims met."""
-
-    shape: tuple[int, int]
-    unlabelled: int
-    ids: RawIds = field(init=False)
-    contested: NDArray[np.bool_] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ids = np.full(self.shape, self.unlabelled, dtype=np.int32)
-        self.contested = np.zeros(self.shape, dtype=bool)
-
-    def paint(self, mask: NDArray[np.bool_], raw_id: int) -> None:
-        """Give the pixels of a mask an id; a later claim wins."""
-        self.contested |= mask & (self.ids != self.unlabelled) & (self.ids != raw_id)
-        self.ids[mask] = raw_id
-
-
-def unknown_name(where: object, kind: str, name: str, known: Iterable[str]) -> DataError:
-    """The error for a class or part name the tables do not know."""
-    return DataError(where, f"unknown {kind} {name!r}", did_you_mean(name, known))

@@ -1,48 +1,128 @@
-"""Cityscapes: leftImg8bit and gtFine with `*_labelIds.png` (34 ids), read by look-up and never re-drawn from polygons."""
+"""Cityscapes: photos with `*_labelIds.png` (34 ids), read by look-up; polygons are re-drawn only where that is asked for."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from hiposeg_cli.errors import DataError
-from hiposeg_cli.formats.base import RawItem, RawLabel, Reader, Target, id_png_targets, index_images, safe_key
-from hiposeg_cli.labelmap import read_label_png
+from hiposeg_cli.errors import DataError, did_you_mean
+from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
+from hiposeg_cli.formats.files import index_images, safe_key, walk
+from hiposeg_cli.formats.targets import id_targets
+from hiposeg_cli.labelmap import LabelArray, histogram, read_label_png
+from hiposeg_cli.lookup import Target
 
-_LABELS, _IMAGE = "_gtFine_labelIds", "_leftImg8bit"
+_IMAGE = "_leftImg8bit"
+_SPLITS = ("train", "train_extra", "val")
+LABELS = (
+    "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk",
+    "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole", "polegroup",
+    "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan",
+    "trailer", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+"""Label names by id, as in cityscapesScripts' labels.py; licence plate has id -1 and is never drawn."""
 
 
 class Cityscapes(Reader):
-    """SRC/gtFine/SPLIT/CITY/*_gtFine_labelIds.png with SRC/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png."""
+    """SRC/gtFine/SPLIT/CITY/*_gtFine_labelIds.png with SRC/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png.
+
+    Variants: `fine`; `coarse` reads gtCoarse; `polygons` draws gtFine's *_polygons.json as json2labelImg does, whose
+    edge pixels depend on the Pillow version.
+    """
 
     name = "cityscapes"
     default_hierarchy = "cityscapes-19-7"
+    variants = ("fine", "coarse", "polygons")
+    honours = frozenset({"instances"})
 
     def targets(self) -> dict[int, Target]:
-        return id_png_targets(self.table, self.hierarchy, self.labels_from())
+        if self.variant == "polygons":
+            self.overlap_rule = "polygons in file order, the later on top, drawn by Pillow (edges depend on its version)"
+        return id_targets(self.table, self.hierarchy, self.labels_from())
+
+    @property
+    def _truth(self) -> str:
+        return "gtCoarse" if self.variant == "coarse" else "gtFine"
+
+    @property
+    def _suffix(self) -> str:
+        return f"_{self._truth}_{'polygons.json' if self.variant == 'polygons' else 'labelIds.png'}"
 
     def items(self) -> list[RawItem]:
-        truth_dir, image_dir = self.root / "gtFine", self.root / "leftImg8bit"
+        truth_dir, image_dir = self.root / self._truth, self.root / "leftImg8bit"
         for folder in (truth_dir, image_dir):
             if not folder.is_dir():
-                raise DataError(folder, "no such folder", "extract gtFine and leftImg8bit into one folder and name it")
+                cure = f"extract {self._truth} and leftImg8bit into one folder and name it"
+                raise DataError(folder, "no such folder", cure)
         items = []
-        for split in ("train", "val"):
-            if not (truth_dir / split).is_dir():
-                continue
-            images = index_images(image_dir / split)
-            for path in sorted((truth_dir / split).rglob(f"*{_LABELS}.png")):
-                stem = path.relative_to(truth_dir / split).as_posix().removesuffix(f"{_LABELS}.png")
-                if stem + _IMAGE not in images:
-                    raise DataError(path, f"has no image {image_dir / split / (stem + _IMAGE)}.png", "extract leftImg8bit")
-                items.append(RawItem(safe_key(stem), split, images[stem + _IMAGE], str(path.relative_to(self.root))))
+        for split in _SPLITS:
+            if (truth_dir / split).is_dir():
+                items += self._of_split(split, truth_dir / split, image_dir / split)
         if not items:
-            raise DataError(truth_dir, f"no train or val *{_LABELS}.png found", "extract gtFine_trainvaltest.zip")
+            raise DataError(truth_dir, f"no train or val *{self._suffix} found", f"extract {self._truth}_trainvaltest.zip")
         return items
 
-    def read(self, item: RawItem) -> RawLabel:
+    def _of_split(self, split: str, truth_dir: Path, image_dir: Path) -> list[RawItem]:
+        images = index_images(image_dir, root=self.link_root) if image_dir.is_dir() else {}
+        items = []
+        for path in walk(truth_dir, (self._suffix.lower(),), root=self.link_root):
+            stem = path.relative_to(truth_dir).as_posix().removesuffix(self._suffix)
+            if stem + _IMAGE not in images:
+                raise DataError(path, f"has no image {image_dir / (stem + _IMAGE)}.png", "extract leftImg8bit")
+            items.append(RawItem(safe_key(stem), split, images[stem + _IMAGE], str(path.relative_to(self.root))))
+        return items
+
+    def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
         path = self.root / item.source
-        ids = read_label_png(path)
-        self.require_size(item, ids.shape, path)
-        if int(ids[ids != 255].max(initial=0)) <= 18 and (ids == 255).any():
+        ids: LabelArray = _draw(path) if self.variant == "polygons" else read_label_png(path)
+        if _looks_like_train_ids(ids):
             raise DataError(path, "looks like trainIds (0..18 and 255), not labelIds", "use the official *_labelIds.png")
-        return RawLabel(ids.astype(np.int32))
+        instances = self._instances(item, ids) if self.options.instances else None
+        return RawLabel(ids, instances=instances)
+
+    def _instances(self, item: RawItem, ids: LabelArray) -> NDArray[np.uint16]:
+        """The published instance numbers (label id * 1000 + n), 0 for stuff and groups."""
+        path = self.root / (item.source.removesuffix(self._suffix) + f"_{self._truth}_instanceIds.png")
+        numbers = read_label_png(path).astype(np.uint16)
+        if numbers.shape != ids.shape:
+            raise DataError(path, f"is {numbers.shape}, the labels {ids.shape} (height, width)", "use files of one frame")
+        numbers[numbers < 1000] = 0
+        wrong = int(np.count_nonzero((numbers > 0) & (numbers // 1000 != ids)))
+        if wrong and self.variant != "polygons":
+            raise DataError(path, f"disagrees with the label ids on {wrong} pixels", "use files of one frame")
+        return numbers
+
+
+def _looks_like_train_ids(ids: LabelArray) -> bool:
+    if ids.dtype != np.uint8:
+        return False
+    present = np.flatnonzero(histogram(ids.astype(np.uint8, copy=False)))
+    return present[-1] == 255 and bool((present[:-1] <= 18).all())
+
+
+def _draw(path: Path) -> NDArray[np.uint8]:
+    """Draw a polygons JSON by the rules of json2labelImg. Raises DataError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        image = Image.new("L", (data["imgWidth"], data["imgHeight"]), 0)
+        pen = ImageDraw.Draw(image)
+        for entry in data["objects"]:
+            label_id = _label_id(entry["label"], path)
+            if label_id >= 0 and not entry.get("deleted"):
+                pen.polygon([(x, y) for x, y in entry["polygon"]], fill=label_id)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise DataError(path, f"is not a Cityscapes polygons file ({error!r})", "replace the file") from None
+    return np.asarray(image)
+
+
+def _label_id(label: str, path: Path) -> int:
+    if label == "license plate":
+        return -1
+    for name in (label, label.removesuffix("group")):
+        if name in LABELS:
+            return LABELS.index(name)
+    raise DataError(path, f"unknown label {label!r}", did_you_mean(label, LABELS))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from hiposeg_cli.errors import DataError
-from hiposeg_cli.formats.base import RawItem, RawLabel, Reader, Target, id_png_targets, index_images, safe_key
+from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
+from hiposeg_cli.formats.files import index_images, safe_key, walk
+from hiposeg_cli.formats.targets import id_targets
 from hiposeg_cli.labelmap import read_label_png
+from hiposeg_cli.lookup import Target
 
 _IMAGE_DIRS = ("images", "image", "img_dir", "imgs", "JPEGImages")
 _LABEL_DIRS = ("labels", "label", "ann_dir", "annotations", "masks", "SegmentationClass")
@@ -21,15 +22,16 @@ class Masks(Reader):
     honours = frozenset({"label_suffix"})
 
     def targets(self) -> dict[int, Target]:
-        return id_png_targets(self.table, self.hierarchy, self.labels_from())
+        return id_targets(self.table, self.hierarchy, self.labels_from())
 
     def items(self) -> list[RawItem]:
         items = []
         for split, (image_dir, label_dir) in self._folders().items():
-            images = index_images(image_dir)
+            images = index_images(image_dir, root=self.link_root)
             suffix = (self.options.label_suffix or "") + ".png"
             labels = {
-                p.relative_to(label_dir).as_posix().removesuffix(suffix): p for p in sorted(label_dir.rglob(f"*{suffix}"))
+                path.relative_to(label_dir).as_posix().removesuffix(suffix): path
+                for path in walk(label_dir, (suffix.lower(),), root=self.link_root)
             }
             for stem in sorted(labels):
                 if stem not in images:
@@ -58,11 +60,8 @@ class Masks(Reader):
             return {name: (image_dir / name, label_dir / name) for name in names}
         return {"train": pair}
 
-    def read(self, item: RawItem) -> RawLabel:
-        path = self.root / item.source
-        ids = read_label_png(path)
-        self.require_size(item, ids.shape, path)
-        return RawLabel(ids.astype(np.int32))
+    def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
+        return RawLabel(read_label_png(self.root / item.source))
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:

@@ -7,7 +7,6 @@ Published ids are `100 * class_ind + part`, with the part numbers of the `part2i
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
-from hiposeg_cli.formats.base import (
-    Canvas,
-    RawItem,
-    RawLabel,
-    Reader,
-    Target,
-    first_folder,
-    index_images,
-    resolve_target,
-    safe_key,
-    unknown_name,
-)
+from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
+from hiposeg_cli.formats.files import first_folder, index_images, safe_key, split_lists, walk
+from hiposeg_cli.formats.paint import Canvas
+from hiposeg_cli.formats.targets import resolve_target, unknown_name
+from hiposeg_cli.lookup import Target
+from hiposeg_cli.raw_names import match_name
 
 _VEHICLE = (
     "frontside leftside rightside backside roofside leftmirror rightmirror fliplate bliplate door_ wheel_ headlight_ window_"
@@ -112,10 +105,10 @@ class PascalPart(Reader):
         )
         if not image_dir.is_dir():
             raise DataError(image_dir, "no such folder", "pass --images FOLDER with the VOC2010 photos")
-        images = index_images(image_dir)
-        splits = self._splits()
+        images = index_images(image_dir, root=None if self.options.images else self.link_root)
+        splits = split_lists(self.root / "ImageSets" / "Main")
         items = []
-        for path in sorted(folder.glob("*.mat")):
+        for path in walk(folder, (".mat",), root=self.link_root):
             split = splits.get(path.stem) if splits else "train"
             if split is None:
                 continue
@@ -126,24 +119,12 @@ class PascalPart(Reader):
             raise DataError(folder, "holds no *.mat of the listed splits", "extract trainval.tar.gz of PASCAL-Part")
         return items
 
-    def _splits(self) -> dict[str, str]:
-        lists = self.root / "ImageSets" / "Main"
-        splits: dict[str, str] = {}
-        for split in ("train", "val"):
-            path = lists / f"{split}.txt"
-            for stem in _listed(path):
-                if stem in splits:
-                    raise DataError(path, f"{stem!r} is listed twice (also in {splits[stem]})", "keep it in one split")
-                splits[stem] = split
-        return splits
-
-    def read(self, item: RawItem) -> RawLabel:
+    def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
         path = self.root / item.source
         objects = _load_objects(path)
         if not objects:
             raise DataError(path, "has no objects", "remove the file, or annotate it")
         shape = _mask(objects[0]["mask"], np.shape(objects[0]["mask"]), path).shape
-        self.require_size(item, shape, path)
         canvas = Canvas(shape, unlabelled=0)
         objects_seen = np.zeros(shape, dtype=np.int32)
         contested, part_overlap_px, warnings = np.zeros(shape, dtype=bool), 0, []
@@ -191,25 +172,12 @@ class PascalPart(Reader):
         return layer
 
 
-def _listed(path: Path) -> list[str]:
-    """Stems of a split list; none where there is no list."""
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except FileNotFoundError:
-        return []
-    except UnicodeDecodeError as error:
-        raise DataError(path, f"is not UTF-8 text (byte {error.start})", "replace the list") from None
-
-
 def _match(part: str, table: dict[str, Any], where: str) -> Any:
-    """The entry of a map for one raw part: its exact name, else the one glob that matches; None when neither does."""
-    spelt = part + "1" if part.endswith("_") else part
-    if part.rstrip("_") in table:
-        return table[part.rstrip("_")]
-    globs = [pattern for pattern in table if fnmatchcase(spelt, pattern)]
-    if len(globs) > 1:
-        raise ConfigError(where, f"part {part!r} matches both {globs[0]!r} and {globs[1]!r}", "make one pattern narrower")
-    return table[globs[0]] if globs else None
+    """The entry of a map for one raw part; a numbered part is matched without its number, else as number 1."""
+    if not part.endswith("_"):
+        return match_name(table, part, where)
+    plain = part.rstrip("_")
+    return table[plain] if plain in table else match_name(table, f"{part}1", where)
 
 
 def _part_number(object_name: str, part_name: str, path: Path) -> int:

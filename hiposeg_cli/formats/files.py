@@ -1,0 +1,101 @@
+"""Finding raw files: folders listed once, names that are safe everywhere, split lists, photos paired with labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from hiposeg_cli.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_MAX_KEY_BYTES = 200
+
+
+def safe_key(path: str, where: object = "") -> str:
+    """A key usable as a file name everywhere: percent-encode all but [A-Za-z0-9._-/].
+
+    Args:
+        where: the file that names the path, for the message.
+    Raises: DataError for an absolute path, one that leaves its folder, or one with control characters.
+    """
+    if path.startswith("/") or "\\" in path or re.match(r"^[A-Za-z]:", path) or ".." in path.split("/"):
+        raise DataError(where or path, f"the file name '{path}' leaves its folder", "use relative names without '..'")
+    if any(ord(char) < 32 or ord(char) == 127 for char in path):
+        raise DataError(where or ascii(path), f"the file name {path!r} has control characters", "rename the file")
+    key = quote(path, safe="/._-")
+    if len(key.encode()) > _MAX_KEY_BYTES:
+        raise DataError(where or path, f"the file name {path[:40]!r}... is longer than {_MAX_KEY_BYTES} bytes", "shorten it")
+    return key
+
+
+def walk(folder: Path, suffixes: Sequence[str], *, root: Path | None) -> Iterator[Path]:
+    """Yield the files below a folder that end in one of the suffixes (lower case), sorted folder by folder.
+
+    Each folder is listed once and nothing is asked of a file but its name.
+
+    Args:
+        root: symbolic links may not lead out of this folder; None follows them anywhere.
+    Raises: DataError for a link that leaves `root`, or a link back to a folder above it.
+    """
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.is_symlink():
+            _check_link(Path(entry.path), root)
+        if entry.name.lower().endswith(tuple(suffixes)) and not entry.name.startswith("."):
+            yield Path(entry.path)
+        elif entry.is_dir():
+            yield from walk(Path(entry.path), suffixes, root=root)
+
+
+def _check_link(link: Path, root: Path | None) -> None:
+    target = link.resolve()
+    if target in link.absolute().parents:
+        raise DataError(link, f"links back to {target}, a folder it lies in", "remove the link")
+    if root is not None and not target.is_relative_to(root.resolve()):
+        raise DataError(link, f"links out of the dataset, to {target}", "pass --follow-symlinks if that is meant")
+
+
+def index_images(folder: Path, *, root: Path | None = None) -> dict[str, Path]:
+    """Relative stem -> image below a folder. Raises DataError when two images share a stem; see `walk`."""
+    found: dict[str, Path] = {}
+    prefix = len(str(folder)) + 1
+    for path in walk(folder, IMAGE_SUFFIXES, root=root):
+        stem = str(path)[prefix : -len(path.suffix)].replace(os.sep, "/")
+        if stem in found:
+            raise DataError(path, f"has the same stem as {found[stem].name}", "keep one image per stem")
+        found[stem] = path
+    return found
+
+
+def first_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
+    """The first of several folders that exists. Raises DataError listing where it looked."""
+    for candidate in candidates:
+        if (root / candidate).is_dir():
+            return root / candidate
+    raise DataError(root, f"no {what} found (looked for {', '.join(candidates)})", "check the layout, or pass --images")
+
+
+def listed_stems(path: Path) -> list[str]:
+    """Stems of a split list, one a line; none where there is no list. Raises DataError when it is not text."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"is not UTF-8 text (byte {error.start})", "replace the list") from None
+
+
+def split_lists(folder: Path, splits: Iterable[str] = ("train", "val")) -> dict[str, str]:
+    """Stem -> split of `FOLDER/SPLIT.txt` lists; empty where there are none. Raises DataError for a stem in two lists."""
+    found: dict[str, str] = {}
+    for split in splits:
+        path = folder / f"{split}.txt"
+        for stem in listed_stems(path):
+            if stem in found:
+                raise DataError(path, f"{stem!r} is listed twice (also in {found[stem]})", "keep it in one split")
+            found[stem] = split
+    return found

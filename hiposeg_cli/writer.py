@@ -1,0 +1,315 @@
+"""Writes a prepared dataset: claims the folder, keeps a state that any interruption can be resumed from, and completes it.
+
+Several shards may write one folder at the same time, each with a state and a lock of its own; whichever finds that
+nothing is missing any more completes the dataset. `store` reads what is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hiposeg_cli.errors import ConfigError, DataError, OutputError
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.hierarchy_yaml import dump_hierarchy
+from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.store import FORMAT_VERSION, STATE, Row, label_path, read_json, read_rows, sha256_file
+
+_LOCK = ".lock"
+Place = tuple[str, str]  # (split, key)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, from 1: every `count`-th image."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `2/8`. Raises ConfigError."""
+        number, _, count = text.partition("/")
+        if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise ConfigError(f"--shard {text}", "is not a part of a whole", "write 1/4, 2/4, ...")
+
+    def of(self, items: list[Any]) -> list[Any]:
+        return items[self.number - 1 :: self.count]
+
+    @property
+    def suffix(self) -> str:
+        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Size and time of the raw files an image was made from; another stamp means that they changed."""
+
+    values: tuple[int, ...]
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Stamp:
+        values: list[int] = []
+        for path in paths:
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            values += (stat.st_size, stat.st_mtime_ns)
+        return cls(tuple(values))
+
+
+_WHOLE = Shard()
+
+
+class Writer:
+    """Claims an output folder, collects rows, and completes the dataset.
+
+    Args:
+        root: the output folder.
+        fingerprint: identifies source, hierarchy and options; an unfinished run with another one is not resumed.
+        places: all images of the source.
+        stamp_of: what an image's raw files are like now; a resumed run redoes images whose files changed.
+        shard: which part of the images this process converts.
+        resume: continue an unfinished run; finished label files are kept when their hashes still hold.
+        overwrite: replace a dataset or unfinished run that hiposeg wrote there; anything else is refused.
+        copies_images: photos are part of the dataset, so a resumed run checks them too.
+    """
+
+    def __init__(
+        self, root: Path, *, fingerprint: str, places: Set[Place], stamp_of: Callable[[Place], Stamp],
+        shard: Shard = _WHOLE, copies_images: bool = False, resume: bool = False, overwrite: bool = False,
+    ) -> None:  # fmt: skip
+        self.root, self.fingerprint, self.shard = root, fingerprint, shard
+        self.places, self.stamp_of = places, stamp_of
+        self.copies_images = copies_images
+        self.done: dict[Place, Row] = {}
+        self.failed: dict[Place, str] = {}
+        self._state_path = root / f"{STATE}{shard.suffix}"
+        self._lock_path = root / f"{_LOCK}{shard.suffix}"
+        self._claim(resume=resume, overwrite=overwrite)
+
+    # -- claiming the folder -------------------------------------------------------------------------------------------
+
+    def _claim(self, *, resume: bool, overwrite: bool) -> None:
+        if overwrite and self.shard.count > 1:
+            raise ConfigError("--overwrite", "with --shard would delete what other shards wrote", "empty OUT first")
+        if self.root.exists() and not self.root.is_dir():
+            raise DataError(self.root, "is a file", "name a new folder")
+        finished = is_ours(self.root / "dataset.json", "format")
+        states = [path for path in self.root.glob(f"{STATE}*") if is_ours(path, "fingerprint")]
+        begun = self._state_path in states or (self.shard.count == 1 and bool(states))
+        if self.root.exists() and any(not _is_ours_alone(path) for path in self.root.iterdir()):
+            if not finished and not states:
+                raise DataError(self.root, "is not empty and was not made by hiposeg", "name a new folder")
+            if (finished or begun) and not (resume or overwrite):
+                what = "already holds a prepared dataset" if finished else "holds an unfinished preparation"
+                cure = "pass --resume to continue it, --overwrite to replace it, or another folder"
+                raise DataError(self.root, what, cure)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock()
+        except OSError as error:
+            raise OutputError(self.root, f"cannot be written ({error.strerror})", "choose another folder") from None
+        try:
+            self._begin(finished=finished, clear=overwrite and not resume)
+        except BaseException:
+            self._lock_path.unlink(missing_ok=True)
+            raise
+
+    def _lock(self) -> None:
+        """Refuse a folder that another live process writes as a whole, or the same shard of it."""
+        others = [path for path in self.root.glob(f"{_LOCK}*") if self._conflicts(path)]
+        for path in others:
+            owner, _, host = path.read_text().strip().partition(" ")
+            away = host not in ("", socket.gethostname())
+            if away or (owner.isdigit() and _alive(int(owner))):
+                place = f" on {host}" if away else ""
+                cure = f"wait for it; if it is gone, remove {path.name}"
+                raise DataError(self.root, f"is being written by process {owner}{place}", cure)
+        self._lock_path.write_text(f"{os.getpid()} {socket.gethostname()}")
+
+    def _conflicts(self, path: Path) -> bool:
+        return self.shard.count == 1 or path.name in (_LOCK, self._lock_path.name)
+
+    def _begin(self, *, finished: bool, clear: bool) -> None:
+        """Read or remove what earlier runs left, and open the state file."""
+        if clear:
+            self._clear()
+        elif finished:
+            self._read_finished()
+        else:
+            self._read_states()
+        if not self._state_path.exists():
+            write_bytes_atomic(self._state_path, (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode())
+        self._state = self._state_path.open("a", encoding="utf-8")
+
+    def _clear(self) -> None:
+        for name in ("labels", "images", "manifest", "splits", "overlays"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        for path in (*self.root.glob(f"{STATE}*"), *(self.root / name for name in _FILES)):
+            path.unlink(missing_ok=True)
+
+    # -- what is done already ------------------------------------------------------------------------------------------
+
+    def _require_same_run(self, fingerprint: object) -> None:
+        if fingerprint != self.fingerprint:
+            raise DataError(
+                self.root, "was made from another source, hierarchy or options", "pass --overwrite to start over"
+            )
+
+    def _read_finished(self) -> None:
+        about = read_json(self.root / "dataset.json")
+        self._require_same_run(about.get("fingerprint"))
+        for split in about["splits"]:
+            for row in read_rows(self.root / "manifest" / f"{split}.jsonl"):
+                self._keep(row, None)
+
+    def _read_states(self) -> None:
+        """Take over what every shard recorded."""
+        for path in sorted(self.root.glob(f"{STATE}*")):
+            first, *entries = _json_lines(path) or [{}]
+            self._require_same_run(first.get("fingerprint"))
+            for entry in entries:
+                if "row" in entry:
+                    self._keep(Row(**entry["row"]), Stamp(tuple(entry["stamp"])))
+                elif (entry["split"], entry["key"]) not in self.done:
+                    self.failed[entry["split"], entry["key"]] = entry["failed"]
+
+    def _keep(self, row: Row, stamp: Stamp | None) -> None:
+        """Count a row as done when its label files are what was written, and its raw files what they were made from."""
+        place = row.split, row.key
+        if place in self.done:
+            self.failed.pop(place, None)
+        elif place in self.places and self._intact(row) and stamp in (None, self.stamp_of(place)):
+            self.done[place] = row
+            self.failed.pop(place, None)
+
+    def _intact(self, row: Row) -> bool:
+        for level, expected in row.label_hashes().items():
+            path = label_path(self.root, level, row.split, row.key)
+            if not path.is_file() or sha256_file(path) != expected:
+                return False
+        copy = self.root / row.image_path
+        if row.image_path.startswith("images/") and self.copies_images:
+            return copy.is_file() and sha256_file(copy) == row.image_sha256
+        return True
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def add(self, row: Row, stamp: Stamp) -> None:
+        """Record one converted image; its label files are already in place."""
+        self.done[row.split, row.key] = row
+        self.failed.pop((row.split, row.key), None)
+        self._record({"row": asdict(row), "stamp": stamp.values})
+
+    def fail(self, place: Place, message: str) -> None:
+        """Record an image that could not be converted."""
+        self.failed[place] = message
+        self._record({"split": place[0], "key": place[1], "failed": message})
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        try:
+            self._state.write(json.dumps(entry) + "\n")
+            self._state.flush()
+        except OSError as error:
+            cure = "free disk space or choose another folder, and --resume"
+            raise OutputError(self._state_path, f"cannot be written ({error.strerror})", cure) from None
+
+    def missing(self) -> int:
+        """Images that no shard has converted or failed yet, as far as their states tell."""
+        if self.shard.count > 1:
+            self._read_states()
+        return len(self.places - self.done.keys() - self.failed.keys())
+
+    def finish(self, hierarchy: Hierarchy, about: dict[str, Any], report: dict[str, Any]) -> None:
+        """Write manifests, splits, hierarchy, report and, last, dataset.json; then drop the states."""
+        for leftover in self.root.rglob(".*.tmp"):  # of runs that were killed between write and rename
+            leftover.unlink(missing_ok=True)
+        rows = sorted(self.done.values(), key=lambda row: (row.split, row.key))
+        splits = sorted({row.split for row in rows})
+        text = dump_hierarchy(hierarchy)
+        self._write("hierarchy.yaml", text)
+        for split in splits:
+            mine = [row for row in rows if row.split == split]
+            self._write(f"manifest/{split}.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in mine))
+            self._write(f"splits/{split}.txt", "".join(f"{row.key}\n" for row in mine))
+        self._write("report.json", json.dumps(report, indent=1) + "\n")
+        dataset = {
+            "format": "hiposeg-prepared", "format_version": FORMAT_VERSION, **about,
+            "fingerprint": self.fingerprint, "hierarchy": hierarchy.name, "hierarchy_digest": hierarchy.digest,
+            "hierarchy_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "splits": {split: sum(row.split == split for row in rows) for split in splits},
+            "coarse_is_function_of_fine": all(row.coarse_only_px == 0 for row in rows),
+        }  # fmt: skip
+        os.sync()  # all label files are on disk before the file that says so
+        self._write("dataset.json", json.dumps(dataset, indent=1) + "\n")
+        self._state.close()
+        for path in self.root.glob(f"{STATE}*"):
+            path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Leave nothing behind of a run that converted no image."""
+        self._state.close()
+        for path in (self._state_path, self._lock_path):
+            path.unlink(missing_ok=True)
+        if not any(self.root.iterdir()):
+            self.root.rmdir()
+
+    def _write(self, name: str, text: str) -> None:
+        write_bytes_atomic(self.root / name, text.encode())
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._state.close()
+        self._lock_path.unlink(missing_ok=True)
+
+
+_FILES = ("dataset.json", "hierarchy.yaml", "report.json")
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Entries of a state file; the line being written when a run was stopped is left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return entries
+
+
+def _is_ours_alone(path: Path) -> bool:
+    """Whether a file is what a run leaves that was killed before it began."""
+    return path.name.startswith(_LOCK) or (path.name.startswith(f".{STATE}") and path.name.endswith(".tmp"))
+
+
+def is_ours(path: Path, key: str) -> bool:
+    """Whether a dataset.json or state file was written by this module; another program's is not to be touched."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        first = json.loads(text if key == "format" else text.splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return isinstance(first, dict) and (first.get(key) == "hiposeg-prepared" if key == "format" else key in first)
+
+
+def _alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process_id != os.getpid()
