@@ -27,6 +27,7 @@ from hiposeg_cli.hierarchy import Hierarchy
 IGNORE = -1  # in int64 tensors, where no class id can be negative
 MAX_PIXELS = 100_000_000
 PNG_LEVEL = 3
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # the EXIF tag
 _MAX_CLASSES_8BIT = 254  # 254 stays free: `reduce_zero_label` arithmetic elsewhere turns ignore into it
 
@@ -52,7 +53,9 @@ def valid_pixels(labels: LabelArray) -> NDArray[np.bool_]:
 
 def histogram(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(256,) int64 pixels of each 8-bit value."""
-    return np.array(Image.fromarray(np.ascontiguousarray(ids)).histogram(), dtype=np.int64)
+    height, width = ids.shape
+    image = Image.frombuffer("L", (width, height), np.ascontiguousarray(ids), "raw", "L", 0, 1)
+    return np.array(image.histogram(), dtype=np.int64)
 
 
 def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:
@@ -190,10 +193,22 @@ def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def png_bytes(labels: LabelArray) -> bytes:
-    """The PNG file of a label map: 8-bit or 16-bit grey without palette; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(labels)).save(buffer, "PNG", compress_level=PNG_LEVEL)
-    return buffer.getvalue()
+    """The PNG file of a label map: 8-bit or 16-bit grey without palette; equal arrays give equal bytes.
+
+    Rows are not filtered: label maps compress as well without, and are written and read about three times as fast as with
+    the filters that Pillow chooses.
+    """
+    height, width = labels.shape
+    size = labels.dtype.itemsize
+    rows = np.zeros((height, 1 + size * width), dtype=np.uint8)  # each row starts with its filter, 0
+    rows[:, 1:] = labels.astype(labels.dtype.newbyteorder(">"), copy=False).reshape(height, -1).view(np.uint8)
+    header = struct.pack(">IIBBBBB", width, height, 8 * size, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, PNG_LEVEL)), (b"IEND", b""))
+    return _PNG_SIGNATURE + b"".join(_png_chunk(kind, body) for kind, body in chunks)
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:

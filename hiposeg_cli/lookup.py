@@ -101,7 +101,8 @@ class LookUp:
         beyond_ids = np.arange(len(self.known), len(counts))
         beyond = np.repeat(beyond_ids, counts[len(self.known) :]).astype(np.int64)
         tally = self._tally(counts[: len(self.known)], beyond, where)
-        return TwoLevelMap(_translated(raw, self.fine), _translated(raw, self.coarse)), tally
+        data, shape = raw.tobytes(), (raw.shape[0], raw.shape[1])
+        return TwoLevelMap(_translated(data, shape, self.fine), _translated(data, shape, self.coarse)), tally
 
     def _tally(self, counts: NDArray[np.int64], beyond: NDArray[np.integer], where: object) -> Tally:
         strangers = np.flatnonzero(~self.known & (counts > 0))
@@ -125,15 +126,14 @@ def _extended(table: LabelArray) -> LabelArray:
     return longer
 
 
-def _translated(raw: NDArray[np.integer], table: LabelArray) -> LabelArray:
+def _translated(data: bytes, shape: tuple[int, int], table: LabelArray) -> LabelArray:
     whole = np.full(256, ignore_value(table.dtype), dtype=table.dtype)
     whole[: len(table)] = table[:256]
     if table.dtype == np.uint8:
-        data = np.ascontiguousarray(raw).tobytes().translate(whole.tobytes())
-        translated: LabelArray = np.frombuffer(data, dtype=np.uint8).reshape(raw.shape)
+        translated: LabelArray = np.frombuffer(data.translate(whole.tobytes()), dtype=np.uint8)
     else:
-        translated = whole[raw]
-    return translated
+        translated = whole[np.frombuffer(data, dtype=np.uint8)]
+    return translated.reshape(shape)
 
 
 def _by_class(counts: NDArray[np.int64], table: LabelArray) -> dict[int, int]:

@@ -13,6 +13,7 @@ import yaml
 
 from hiposeg_cli.errors import ConfigError
 
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 MAX_NODES = 200_000
 MAX_DEPTH = 64
 
@@ -68,7 +69,7 @@ def parse_yaml(text: str, where: object) -> Any:
     """Parse YAML text strictly; see `load_yaml`."""
     try:
         _check_events(text, where)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -83,7 +84,7 @@ def parse_yaml(text: str, where: object) -> Any:
 def _check_events(text: str, where: object) -> None:
     """Refuse anchors, tags, too many nodes and too deep nesting before anything is built."""
     depth = 0
-    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(f"{where}:{line}", "anchors and aliases are not allowed", "write the value out")

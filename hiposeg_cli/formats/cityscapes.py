@@ -78,7 +78,7 @@ class Cityscapes(Reader):
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
         path = self.root / item.source
-        ids: LabelArray = _draw(path) if self.variant == "polygons" else read_label_png(path)
+        ids: LabelArray = _draw(path, size) if self.variant == "polygons" else read_label_png(path)
         if _looks_like_train_ids(ids):
             raise DataError(path, "looks like trainIds (0..18 and 255), not labelIds", "use the official *_labelIds.png")
         instances = self._instances(item, ids) if self.options.instances else None
@@ -98,17 +98,21 @@ class Cityscapes(Reader):
 
 
 def _looks_like_train_ids(ids: LabelArray) -> bool:
-    if ids.dtype != np.uint8:
+    if ids.dtype != np.uint8 or b"\xff" not in ids.tobytes():
         return False
     present = np.flatnonzero(histogram(ids.astype(np.uint8, copy=False)))
     return present[-1] == 255 and bool((present[:-1] <= 18).all())
 
 
-def _draw(path: Path) -> NDArray[np.uint8]:
+def _draw(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Draw a polygons JSON by the rules of json2labelImg. Raises DataError."""
+    height, width = size
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        image = Image.new("L", (data["imgWidth"], data["imgHeight"]), 0)
+        if (data["imgHeight"], data["imgWidth"]) != size:
+            stated = f"{data['imgWidth']}x{data['imgHeight']}"
+            raise DataError(path, f"is for an image of {stated}, not {width}x{height}", "use files of one frame")
+        image = Image.new("L", (width, height), 0)
         pen = ImageDraw.Draw(image)
         for entry in data["objects"]:
             label_id = _label_id(entry["label"], path)

@@ -15,7 +15,7 @@ from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.coco_json import CocoJson, ImageRecord
 from hiposeg_cli.formats.files import IMAGE_SUFFIXES, safe_key, walk
-from hiposeg_cli.formats.paint import Region, area, encode_segmentation, paint_regions
+from hiposeg_cli.formats.paint import Region, encode_segmentation, paint_regions
 from hiposeg_cli.formats.targets import named_targets
 from hiposeg_cli.lookup import MAX_RAW_ID, Target
 
@@ -168,8 +168,8 @@ class Coco(Reader):
 
     def _region(self, annotation: dict[str, Any], size: tuple[int, int], notes: list[str], number: int) -> Region:
         where = f"annotation {annotation['id']}"
-        rle = encode_segmentation(annotation.get("segmentation"), *size, notes, where)
-        order = (-area(rle), annotation["id"])
+        runs = encode_segmentation(annotation.get("segmentation"), *size, notes, where)
+        order = (-runs.area, annotation["id"])
         if annotation.get("iscrowd"):
-            return Region(self._crowd, rle, order, under=True)
-        return Region(annotation["category_id"], rle, order, instance=number)
+            return Region(self._crowd, runs, order, under=True)
+        return Region(annotation["category_id"], runs, order, instance=number)

@@ -59,11 +59,11 @@ def _check_link(link: Path, root: Path | None) -> None:
         raise DataError(link, f"links out of the dataset, to {target}", "pass --follow-symlinks if that is meant")
 
 
-def index_images(folder: Path, *, root: Path | None = None) -> dict[str, Path]:
+def index_images(folder: Path, *, root: Path | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Relative stem -> image below a folder. Raises DataError when two images share a stem; see `walk`."""
     found: dict[str, Path] = {}
     prefix = len(str(folder)) + 1
-    for path in walk(folder, IMAGE_SUFFIXES, root=root):
+    for path in walk(folder, suffixes, root=root):
         stem = str(path)[prefix : -len(path.suffix)].replace(os.sep, "/")
         if stem in found:
             raise DataError(path, f"has the same stem as {found[stem].name}", "keep one image per stem")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.labelmap import RawIds
 
-Rle = dict[str, Any]  # compressed, as pycocotools holds it: {"size": [height, width], "counts": bytes}
+_MAX_CODE_LENGTH = 11  # characters of 5 bits that a 64-bit number can have, less one
 
 
 @dataclass
@@ -38,15 +38,15 @@ class Region:
     """One annotated region: what it is, its mask, and what decides who wins where regions overlap.
 
     Attributes:
-        raw_id: published id of its class.
-        rle: its mask.
+        raw_id: published id of its class, 0 or more.
+        runs: its mask, see `Runs`.
         order: regions are painted by rising order, ties in the order given; the last one wins.
         under: it only takes pixels that no other region claims (a crowd).
         instance: object number from 1; 0 gets none.
     """
 
     raw_id: int
-    rle: Rle
+    runs: Runs
     order: tuple[float, ...] = ()
     under: bool = False
     instance: int = 0
@@ -64,40 +64,87 @@ class Painted:
 def paint_regions(
     regions: Sequence[Region], shape: tuple[int, int], *, unlabelled: int, with_instances: bool = False
 ) -> Painted:
-    """Paint regions over one another, each inside its bounding box only.
+    """Paint regions over one another, each between its first and last pixel only.
 
-    Masks are column-major in RLE, so the canvas is too; it is turned round once at the end.
+    Runs go down the columns, so the canvas does too; it is turned round once at the end.
     """
-    from pycocotools import mask as rle
-
-    ids = np.full(shape, unlabelled, dtype=np.int32, order="F")
-    contested = np.zeros(shape, dtype=bool, order="F")
-    instances = np.zeros(shape, dtype=np.uint16, order="F") if with_instances else None
+    height, width = shape
+    dtype = np.min_scalar_type(max([unlabelled, *(region.raw_id for region in regions)]))
+    ids = np.full(height * width, unlabelled, dtype=dtype)
+    contested = np.zeros(height * width, dtype=bool)
+    instances = np.zeros(height * width, dtype=np.uint16) if with_instances else None
     for region in sorted(regions, key=lambda region: (region.under, region.order)):
-        left, top, box_width, box_height = (int(value) for value in rle.toBbox(region.rle))
-        box = np.s_[top : top + box_height, left : left + box_width]
-        mask = rle.decode(region.rle)[box].view(bool)
-        claimed = ids[box] != unlabelled
+        mask, place = region.runs.mask()
+        below = ids[place]
         if region.under:
-            mask &= ~claimed
+            mask &= below == unlabelled
         else:
-            contested[box] |= claimed & (ids[box] != region.raw_id) & mask
-        np.copyto(ids[box], region.raw_id, where=mask)
+            contested[place] |= (below != unlabelled) & (below != region.raw_id) & mask
+        np.copyto(below, dtype.type(region.raw_id), where=mask)
         if instances is not None:
-            np.copyto(instances[box], region.instance, where=mask)
-    turned = None if instances is None else np.ascontiguousarray(instances)
-    return Painted(np.ascontiguousarray(ids), int(np.count_nonzero(contested)), turned)
+            np.copyto(instances[place], np.uint16(region.instance), where=mask)
+
+    def turned(flat: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(flat.reshape(width, height).T)
+
+    return Painted(turned(ids), int(np.count_nonzero(contested)), None if instances is None else turned(instances))
 
 
-def area(region: Rle) -> int:
-    """Pixels of a mask."""
-    from pycocotools import mask as rle
+@dataclass(frozen=True)
+class Runs:
+    """A mask as the lengths of its runs down the columns, from the first pixel: off, on, off, ...: COCO's RLE.
 
-    return int(rle.area(region))
+    Attributes:
+        lengths: (n,) int64, summing to the pixels of the image.
+    """
+
+    lengths: NDArray[np.int64]
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(self.lengths[1::2].sum())
+
+    def mask(self) -> tuple[NDArray[np.bool_], slice]:
+        """The mask between its first and last pixel, (n,) bool, and where that lies in the column-major image."""
+        n_runs = len(self.lengths) - len(self.lengths) % 2  # up to the last run that is on
+        if not n_runs:
+            return np.zeros(0, dtype=bool), slice(0, 0)
+        is_on = np.arange(1, n_runs) % 2 == 1
+        first = int(self.lengths[0])
+        mask: NDArray[np.bool_] = np.repeat(is_on, self.lengths[1:n_runs])
+        return mask, slice(first, first + mask.size)
+
+    def image(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(H, W) bool: the whole mask."""
+        height, width = shape
+        columns = np.zeros(height * width, dtype=bool)
+        mask, place = self.mask()
+        columns[place] = mask
+        return np.ascontiguousarray(columns.reshape(width, height).T)
+
+    @classmethod
+    def parse(cls, text: bytes) -> Runs:
+        """Read a compressed RLE string (the LEB128-like code of maskApi.c, rleFrString). Raises ValueError, in words."""
+        codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+        if not codes.size:
+            return cls(codes)
+        if codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
+            raise ValueError("RLE string is broken; skipped")
+        is_last = (codes & 0x20) == 0
+        starts = np.flatnonzero(np.concatenate(([True], is_last[:-1])))
+        place = np.arange(codes.size) - np.repeat(starts, np.diff([*starts, codes.size]))
+        if int(place.max()) > _MAX_CODE_LENGTH:
+            raise ValueError("RLE string is broken; skipped")
+        values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+        negative = (codes[is_last] & 0x10) > 0
+        values[negative] -= np.int64(1) << (5 * (place[is_last][negative] + 1))
+        values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])  # from the third, differences
+        return cls(values)
 
 
-def encode_polygons(polygons: Any, height: int, width: int, notes: list[str], where: str) -> Rle:
-    """Polygons `[x1, y1, x2, y2, ...]` of one region as one RLE, drawn by pycocotools.
+def encode_polygons(polygons: Any, height: int, width: int, notes: list[str], where: str) -> Runs:
+    """Polygons `[x1, y1, x2, y2, ...]` of one region as one mask, drawn by pycocotools.
 
     Args:
         notes: gets a line when some of the polygons cannot be used.
@@ -116,25 +163,32 @@ def encode_polygons(polygons: Any, height: int, width: int, notes: list[str], wh
         dropped = len(polygons) - len(usable)
         notes.append(f"{where}: {dropped} unusable polygon{'s' * (dropped > 1)} dropped")
     encoded = rle.frPyObjects(usable, height, width)
-    merged: Rle = encoded[0] if len(encoded) == 1 else rle.merge(encoded)
-    return merged
+    return Runs.parse((encoded[0] if len(encoded) == 1 else rle.merge(encoded))["counts"])
 
 
-def encode_segmentation(segmentation: Any, height: int, width: int, notes: list[str], where: str) -> Rle:
-    """A COCO `segmentation` (polygons, uncompressed or compressed RLE) as a compressed RLE; see `encode_polygons`.
+def encode_segmentation(segmentation: Any, height: int, width: int, notes: list[str], where: str) -> Runs:
+    """A COCO `segmentation` (polygons, uncompressed or compressed RLE) as a mask; see `encode_polygons`.
 
-    Raises: ValueError, in words, for geometry that must not reach C code.
+    Raises: ValueError, in words, for geometry that cannot be drawn.
     """
-    from pycocotools import mask as rle
-
     if not isinstance(segmentation, dict):
         return encode_polygons(segmentation, height, width, notes, where)
     counts, size = segmentation.get("counts"), segmentation.get("size")
     if size != [height, width]:
         raise ValueError(f"RLE of size {size}, image of [{height}, {width}]; skipped")
-    _check_counts(_uncompressed(counts) if isinstance(counts, str) else counts, height * width)
-    encoded: Rle = segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, height, width)
-    return encoded
+    if isinstance(counts, str):
+        if not counts.isascii():
+            raise ValueError("RLE string is broken; skipped")
+        lengths = Runs.parse(counts.encode()).lengths
+    elif isinstance(counts, list) and all(type(count) is int and 0 <= count <= height * width for count in counts):
+        lengths = np.array(counts, dtype=np.int64)
+    else:
+        raise ValueError("RLE counts are not whole numbers >= 0; skipped")
+    if lengths.size and int(lengths.min()) < 0:
+        raise ValueError("RLE counts are not whole numbers >= 0; skipped")
+    if int(lengths.sum()) != height * width:
+        raise ValueError(f"RLE counts sum to {int(lengths.sum())}, not {height * width}; skipped")
+    return Runs(lengths)
 
 
 def _usable(polygon: Any, limit: int) -> bool:
@@ -145,29 +199,3 @@ def _usable(polygon: Any, limit: int) -> bool:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return False
     return all(isinstance(value, int | float) and -limit <= value <= limit for value in polygon)
-
-
-def _check_counts(counts: Any, total: int) -> None:
-    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise ValueError("RLE counts are not whole numbers >= 0; skipped")
-    if sum(counts) != total:
-        raise ValueError(f"RLE counts sum to {sum(counts)}, not {total}; skipped")
-
-
-def _uncompressed(text: str) -> list[int]:
-    """Run lengths of a compressed RLE string (the LEB128-like code of maskApi.c, rleFrString)."""
-    counts: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            code = ord(text[position]) - 48 if position < len(text) else -1
-            if not 0 <= code < 64:
-                raise ValueError("RLE string is broken; skipped")
-            value |= (code & 0x1F) << 5 * shift
-            more = bool(code & 0x20)
-            position, shift = position + 1, shift + 1
-            if not more and code & 0x10:
-                value |= -1 << 5 * shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-    return counts

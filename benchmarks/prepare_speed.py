@@ -1,0 +1,170 @@
+"""Converting COCO and Cityscapes beside the field's own tools, in one run, on genuine files where they are given.
+
+COCO: painting an image's annotations against painting `annToMask` one by one (same rule, equal to the pixel), and the whole
+of `prepare` against the pure cost of decoding the photos and encoding the label PNGs. Cityscapes: label maps by look-up
+against cityscapesScripts' json2labelImg (polygons drawn by script, since the genuine ones are not in the samples).
+
+Run: python benchmarks/prepare_speed.py SAMPLES   (the folder that holds coco_instances/)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from common import best_of, machine
+from PIL import Image
+
+from hiposeg_cli.convert import PrepareOptions, open_reader, prepare
+from hiposeg_cli.formats.coco import Coco
+from hiposeg_cli.labelmap import png_bytes
+from hiposeg_cli.store import label_path, open_dataset, write_labels
+
+warnings.filterwarnings("ignore", message="__array__", category=DeprecationWarning)
+
+
+def coco(source: Path, folder: Path) -> None:
+    from pycocotools.coco import COCO
+
+    reader = open_reader("coco", source, PrepareOptions(hierarchy="coco-81-13"))
+    assert isinstance(reader, Coco)
+    items = reader.items()
+    sizes = {item.key: Image.open(item.image_path).size[::-1] for item in items}
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(str(next((source / "annotations").glob("instances_*.json"))))
+
+    def ours() -> list[np.ndarray]:
+        return [reader.paint(item, sizes[item.key]).ids for item in items]
+
+    def peer() -> list[np.ndarray]:
+        return [_one_by_one(api, int(item.source.rpartition(":")[2]), sizes[item.key]) for item in items]
+
+    free = max(api.getCatIds()) + 1
+    for mine, theirs in zip(ours(), peer(), strict=True):
+        assert np.array_equal(np.where(mine == free + 1, 255, mine), np.where(theirs == 0, free, theirs))
+    mine_s, peer_s = _interleaved(ours, peer)
+    n = len(items)
+    print(
+        f"COCO, {n} images, {len(api.anns)} annotations: painting {1000 * mine_s / n:.2f} ms an image, annToMask one by one"
+    )
+    print(f"  {1000 * peer_s / n:.2f} ms: {peer_s / mine_s:.2f}x, equal to the pixel")
+    _whole_prepare("coco", source, folder, "coco-81-13")
+
+
+def _one_by_one(api: object, image_id: int, size: tuple[int, int]) -> np.ndarray:
+    """The usual loop: one mask of the whole image for each annotation, small ones last."""
+    annotations = api.loadAnns(api.getAnnIds(imgIds=[image_id]))  # type: ignore[attr-defined]
+    masks = [(entry, api.annToMask(entry)) for entry in annotations]  # type: ignore[attr-defined]
+    ids = np.zeros(size, dtype=np.int32)
+    for entry, mask in sorted(masks, key=lambda pair: (-int(pair[1].sum()), pair[0]["id"])):
+        if not entry["iscrowd"]:
+            ids[mask == 1] = entry["category_id"]
+    for entry, mask in masks:
+        if entry["iscrowd"]:
+            ids[(mask == 1) & (ids == 0)] = 255
+    return ids
+
+
+def _interleaved(one: Callable[[], object], two: Callable[[], object], repeats: int = 5) -> tuple[float, float]:
+    """Best times of two acts that take turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for act, seconds in zip((one, two), times, strict=True):
+            started = time.perf_counter()
+            act()
+            seconds.append(time.perf_counter() - started)
+    return min(times[0]), min(times[1])
+
+
+def _whole_prepare(format_name: str, source: Path, folder: Path, hierarchy: str) -> None:
+    options = {n: PrepareOptions(hierarchy=hierarchy, workers=n) for n in (1, 2)}
+    prepare(format_name, source, folder / "first", options[1])
+    dataset = open_dataset(folder / "first")
+    rows = [row for split in dataset.rows.values() for row in split]
+    maps = [dataset.labels(row) for row in rows]
+
+    def pure() -> None:
+        for row, labels in zip(rows, maps, strict=True):
+            Image.open(dataset.images_root / row.image_path).load()
+            for level, array in (("fine", labels.fine), ("coarse", labels.coarse)):
+                path = label_path(folder / "pure", level, row.split, row.key)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png_bytes(array))
+
+    def whole() -> None:
+        prepare(format_name, source, folder / "whole", options[1], overwrite=True)
+
+    def whole_two() -> None:
+        prepare(format_name, source, folder / "two", options[2], overwrite=True)
+
+    pure_s, whole_s = _interleaved(pure, whole)
+    two_s = best_of(whole_two, 3)
+    n = len(rows)
+    print(f"  prepare {1000 * whole_s / n:.1f} ms an image, decode + encode alone {1000 * pure_s / n:.1f} ms: "
+          f"{whole_s / pure_s:.2f}x; two workers {whole_s / two_s:.2f} times as fast as one")  # fmt: skip
+
+
+def cityscapes(folder: Path) -> None:
+    from cityscapesscripts.preparation.json2labelImg import json2labelImg
+
+    root, n = folder / "cityscapes", 6
+    for number in range(n):
+        _draw_frame(root, f"aachen_{number:06}_000019", seed=number)
+    truth = root / "gtFine" / "train" / "aachen"
+    jsons = sorted(truth.glob("*_polygons.json"))
+    for path in jsons:
+        json2labelImg(str(path), str(path).replace("polygons.json", "labelIds.png"), "ids")
+    reader = open_reader("cityscapes", root, PrepareOptions())
+    items = reader.items()
+
+    def ours() -> None:
+        for item in items:
+            raw = reader.paint(item, (1024, 2048)).ids
+            write_labels(folder / "labels", item.split, item.key, reader.lookup.encode_and_tally(raw, item.source)[0])
+
+    def peer() -> None:
+        for path in jsons:
+            json2labelImg(str(path), str(folder / "peer.png"), "trainIds")
+
+    ours_s, peer_s = _interleaved(ours, peer)
+    print(f"Cityscapes, {n} drawn frames of 2048x1024, fine and coarse maps: {1000 * ours_s / n:.0f} ms a frame,")
+    print(f"  json2labelImg (one map) {1000 * peer_s / n:.0f} ms: {peer_s / ours_s:.2f}x")
+
+
+def _draw_frame(root: Path, stem: str, *, seed: int) -> None:
+    """A frame with as many polygons and points as an average Cityscapes one (about 60 of about 30 points)."""
+    rng = np.random.default_rng(seed)
+    labels = ("road", "sidewalk", "building", "vegetation", "sky", "car", "person", "pole", "traffic sign", "terrain")
+    objects = []
+    for number in range(60):
+        angle = np.linspace(0, 2 * np.pi, int(rng.integers(10, 50)), endpoint=False)
+        radius = (700 if number < 5 else rng.uniform(10, 200)) * rng.uniform(0.8, 1, angle.size)
+        points = np.stack([rng.uniform(0, 2047) + radius * np.cos(angle), rng.uniform(0, 1023) + radius * np.sin(angle)], 1)
+        inside = np.clip(np.round(points), 0, (2047, 1023)).astype(int)
+        objects.append({"label": str(rng.choice(labels)), "polygon": inside.tolist()})
+    path = root / "gtFine" / "train" / "aachen" / f"{stem}_gtFine_polygons.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"imgHeight": 1024, "imgWidth": 2048, "objects": objects}))
+    photo = root / "leftImg8bit" / "train" / "aachen" / f"{stem}_leftImg8bit.png"
+    photo.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2048, 1024)).save(photo)
+
+
+def main() -> None:
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 1:
+            coco(Path(sys.argv[1]) / "coco_instances", Path(folder))
+        cityscapes(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
