@@ -92,8 +92,8 @@ def use(root: Path, out: Path) -> None:
     hierarchy.write_text(
         "schema: hiposeg/hierarchy@1\nname: scale\nlevels: [fine, coarse]\nclasses:\n  coarse: [group]\n  fine:\n" + classes
     )
-    command = [sys.executable, "-m", "hiposeg_cli", "-q", "prepare", "coco", str(root), str(out), "--hierarchy", str(hierarchy),
-               "--workers", "2", "--shard", f"1/{SHARDS}"]  # fmt: skip
+    command = [sys.executable, "-m", "hiposeg_cli", "-q", "prepare", "coco", str(root), str(out), "--hierarchy",
+               str(hierarchy), "--workers", "2", "--shard", f"1/{SHARDS}"]  # fmt: skip
     started = time.perf_counter()
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     parent, worker = {"private": 0.0, "resident": 0.0}, {"private": 0.0, "resident": 0.0}

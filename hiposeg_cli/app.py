@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hiposeg_cli.commands import console, demo, doctor, evaluate, formats, hierarchy, predict, prepare, train
+from hiposeg_cli.commands import (
+    console,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    formats,
+    hierarchy,
+    inspect,
+    predict,
+    prepare,
+    train,
+)
 from hiposeg_cli.errors import HiposegError
 
 
@@ -79,9 +91,11 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("prepare")(prepare.prepare)
 app.command("formats")(formats.formats)
+app.command("inspect")(inspect.inspect)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.add_typer(hierarchy.app, name="hierarchy")
 app.command("doctor")(doctor.doctor)
 

@@ -281,7 +281,7 @@ def _report(reader: Reader, rows: list[Row], failures: list[str]) -> dict[str, A
         "objects": sum(row.n_objects for row in rows),
         "fine": _class_totals(hierarchy.fine, splits, ((row.split, row.fine_counts) for row in rows)),
         "coarse": _class_totals(hierarchy.coarse, splits, ((row.split, row.coarse_counts) for row in rows)),
-        "warnings": [f"{row.source}: {text}" for row in rows for text in row.warnings],
+        "warnings": [*reader.remarks, *(f"{row.source}: {text}" for row in rows for text in row.warnings)],
         "failures": failures,
     }  # fmt: skip
 

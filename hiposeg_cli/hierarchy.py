@@ -1,7 +1,8 @@
 """The taxonomy: the only owner of class counts, names, parents and colours.
 
 A `Hierarchy` is a forest of named classes in levels, finest first. Label maps use the first two levels, `fine` and
-`coarse`; every further level is a look-up from `fine`. Reading and writing files is `hierarchy_yaml`'s business.
+`coarse`; every further level is a look-up from `fine`. A `Dag` lets a class have several parents, on named axes, and
+becomes a `Hierarchy` by choosing one axis. Reading and writing files is `hierarchy_yaml`'s business.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def fold(name: str) -> str:
 
 @dataclass(frozen=True)
 class ClassNode:
-    """One class of one level. `implicit` marks the copy that pads a ragged branch down to the finest level."""
+    """One class of one level. `implicit` marks the copy that pads a ragged branch down to the finest level.
+
+    Only the classes of a `Dag` have an `axis` (above the finest level) and `co_parents` (parents beside the first).
+    """
 
     id: int
     name: str
@@ -42,6 +46,13 @@ class ClassNode:
     mirror: str | None = None
     implicit: bool = False
     doc: str = ""
+    axis: str | None = None
+    co_parents: tuple[str, ...] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """All parents: none on the coarsest level, one in a tree."""
+        return () if self.parent is None else (self.parent, *self.co_parents)
 
 
 @dataclass(frozen=True)
@@ -85,13 +96,14 @@ class SourceTable:
         map: raw id or name -> target; for part formats raw object -> {raw part or glob -> target}. A target is the
             name of a fine class, `ignore`, or `{coarse: NAME}` for a raw class known on the coarse level only.
         ignore: raw ids that carry no label on either level.
-        uncovered: what object pixels without a part become: `ignore` keeps their coarse label, `background` does not.
+        uncovered: what object pixels without a part become: `object-only` keeps their coarse label, `ignore` and
+            `background` do not.
         unlabelled: what pixels without any annotation become: `ignore` or `background`.
     """
 
     map: Mapping[str | int, Any]
     ignore: tuple[int, ...] = ()
-    uncovered: str = "ignore"
+    uncovered: str = "object-only"
     unlabelled: str = "background"
 
 
@@ -140,8 +152,7 @@ class Hierarchy:
     @cached_property
     def background(self) -> int | None:
         """Fine id of the background class, or None when the hierarchy has none."""
-        marked = [node.id for node in self.fine.nodes if node.kind == "background"]
-        return marked[0] if marked else None
+        return _background(self.fine)
 
     @cached_property
     def digest(self) -> str:
@@ -168,6 +179,44 @@ class Hierarchy:
             theirs, f"was made with another hierarchy than {mine}: {_first_difference(self, other)}",
             "use artefacts of one hierarchy, or prepare and train again",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A taxonomy in which a class may have several parents; only its projection on one axis can be trained.
+
+    Attributes:
+        axes: what the classes above the finest level are grouped by, for example `object` and `part_type`.
+        projection: the axis whose tree label maps use; None where the file chooses none.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    axes: tuple[str, ...]
+    projection: str | None = None
+    sources: Mapping[str, SourceTable] = field(default_factory=dict)
+    doc: str = ""
+
+    @property
+    def fine(self) -> Level:
+        return self.levels[0]
+
+    @property
+    def coarse(self) -> Level:
+        return self.levels[1]
+
+    @cached_property
+    def background(self) -> int | None:
+        """Fine id of the background class, or None when there is none."""
+        return _background(self.fine)
+
+
+Taxonomy = Hierarchy | Dag
+
+
+def _background(fine: Level) -> int | None:
+    marked = [node.id for node in fine.nodes if node.kind == "background"]
+    return marked[0] if marked else None
 
 
 def _first_difference(mine: Hierarchy, theirs: Hierarchy) -> str:

@@ -163,7 +163,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         _decode(image, path, "image")
         if image.mode in ("I;16", "I"):
             return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -201,9 +201,9 @@ def png_bytes(labels: LabelArray) -> bytes:
     height, width = labels.shape
     size = labels.dtype.itemsize
     rows = np.zeros((height, 1 + size * width), dtype=np.uint8)  # each row starts with its filter, 0
-    rows[:, 1:] = labels.astype(labels.dtype.newbyteorder(">"), copy=False).reshape(height, -1).view(np.uint8)
+    rows[:, 1:] = np.ascontiguousarray(labels, labels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8 * size, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, PNG_LEVEL)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, PNG_LEVEL)), (b"IEND", b""))
     return _PNG_SIGNATURE + b"".join(_png_chunk(kind, body) for kind, body in chunks)
 
 

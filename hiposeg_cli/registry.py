@@ -34,9 +34,51 @@ FORMATS = Registry(
     "format",
     {
         "pascal-part": "formats.pascal_part:PascalPart",
+        "cityscapes-panoptic-parts": "formats.panoptic_parts:CityscapesPanopticParts",
+        "pascal-panoptic-parts": "formats.panoptic_parts:PascalPanopticParts",
         "cityscapes": "formats.cityscapes:Cityscapes",
         "coco": "formats.coco:Coco",
+        "coco-panoptic": "formats.coco_panoptic:CocoPanoptic",
+        "coco-stuff": "formats.coco_stuff:CocoStuff",
+        "paco": "formats.paco:Paco",
+        "partimagenet": "formats.part_imagenet:PartImageNet",
+        "ade20k": "formats.ade20k:Ade20k",
+        "sceneparse150": "formats.sceneparse150:SceneParse150",
+        "mapillary": "formats.mapillary:Mapillary",
+        "pascal-context": "formats.pascal_context:PascalContext",
+        "lip": "formats.human_parsing:Lip",
+        "cihp": "formats.human_parsing:Cihp",
+        "labelme": "formats.labelme:Labelme",
+        "cvat": "formats.cvat:Cvat",
+        "yolo-seg": "formats.yolo_seg:YoloSeg",
         "masks": "formats.masks:Masks",
+    },
+)
+EXPORTS = Registry(
+    "export format",
+    {
+        "coco-panoptic": "exports.coco_panoptic:CocoPanoptic",
+        "coco-rle": "exports.coco_rle:CocoRle",
+        "cvat": "exports.cvat:Cvat",
+        "hf": "exports.hf:HuggingFace",
+        "mmseg": "exports.mmseg:MMSeg",
+        "nnunet": "exports.nnunet:NNUNet",
+        "yolo-seg": "exports.yolo_seg:YoloSeg",
+    },
+)
+BUILDERS = Registry(
+    "kind of source",
+    {
+        "ade20k": "builders.ade20k:ade20k",
+        "cityscapes": "builders.tables:cityscapes",
+        "coco": "builders.coco:coco",
+        "csv": "builders.tables:table",
+        "cvat": "builders.cvat:cvat",
+        "graphml": "builders.graphs:graphml",
+        "json": "builders.graphs:node_link",
+        "mapillary": "builders.mapillary:mapillary",
+        "names": "builders.text:names",
+        "text": "builders.text:text",
     },
 )
 METHODS = Registry("method", {"flat": "methods.flat:Flat", "hiposeg": "methods.hiposeg:HiPoSeg"})

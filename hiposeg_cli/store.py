@@ -54,6 +54,10 @@ class Row:
     warnings: list[str]
     inst_sha256: str = ""
 
+    def as_json(self) -> str:
+        """One line of a manifest."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
     def label_hashes(self) -> dict[str, str]:
         """Kind of label map -> sha256 of its file."""
         hashes = {"fine": self.fine_sha256, "coarse": self.coarse_sha256, "inst": self.inst_sha256}
@@ -193,26 +197,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise DataError(path, "is not a JSON object", "prepare the data again")
     return data
-
-
-def verify(dataset: Dataset) -> list[str]:
-    """Check every label file against its hash and the two-level invariant; returns findings in words."""
-    findings = []
-    for row in (row for split in dataset.rows.values() for row in split):
-        for level, expected in row.label_hashes().items():
-            path = label_path(dataset.root, level, row.split, row.key)
-            if not path.is_file():
-                findings.append(f"{path}: missing - prepare the data again")
-            elif sha256_file(path) != expected:
-                findings.append(f"{path}: differs from the manifest - prepare the data again")
-        photo = dataset.images_root / row.image_path
-        if not photo.is_file():
-            findings.append(f"{photo}: photo is missing - put the raw data back")
-        elif sha256_file(photo) != row.image_sha256:
-            findings.append(f"{photo}: photo differs from the one prepared - prepare the data again")
-    for row in (row for split in dataset.rows.values() for row in split):
-        try:
-            dataset.labels(row).check(dataset.hierarchy, label_path(dataset.root, "fine", row.split, row.key))
-        except DataError as error:
-            findings.append(str(error))
-    return findings

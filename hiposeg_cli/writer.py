@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -210,16 +210,16 @@ class Writer:
         """Record one converted image; its label files are already in place."""
         self.done[row.split, row.key] = row
         self.failed.pop((row.split, row.key), None)
-        self._record({"row": asdict(row), "stamp": stamp.values})
+        self._record(f'{{"row": {row.as_json()}, "stamp": {list(stamp.values)}}}')
 
     def fail(self, place: Place, message: str) -> None:
         """Record an image that could not be converted."""
         self.failed[place] = message
-        self._record({"split": place[0], "key": place[1], "failed": message})
+        self._record(json.dumps({"split": place[0], "key": place[1], "failed": message}))
 
-    def _record(self, entry: dict[str, Any]) -> None:
+    def _record(self, line: str) -> None:
         try:
-            self._state.write(json.dumps(entry) + "\n")
+            self._state.write(line + "\n")
             self._state.flush()
         except OSError as error:
             cure = "free disk space or choose another folder, and --resume"
@@ -241,7 +241,7 @@ class Writer:
         self._write("hierarchy.yaml", text)
         for split in splits:
             mine = [row for row in rows if row.split == split]
-            self._write(f"manifest/{split}.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in mine))
+            self._write(f"manifest/{split}.jsonl", "".join(row.as_json() + "\n" for row in mine))
             self._write(f"splits/{split}.txt", "".join(f"{row.key}\n" for row in mine))
         self._write("report.json", json.dumps(report, indent=1) + "\n")
         dataset = {

@@ -8,12 +8,23 @@ import re
 
 import networkx as nx
 import pytest
+from drawn import hierarchies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiposeg_cli.graph import GRAPH_FORMATS, export_graph, findings, node_key, to_graph
+from hiposeg_cli.errors import HierarchyError
+from hiposeg_cli.graph import (
+    GRAPH_FORMATS,
+    export_graph,
+    findings,
+    from_graph,
+    node_key,
+    read_graphml,
+    read_node_link,
+    to_graph,
+)
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level, fold
-from hiposeg_cli.hierarchy_yaml import parse_hierarchy
+from hiposeg_cli.hierarchy_yaml import parse_hierarchy, parse_taxonomy
 
 STREET = parse_hierarchy("""
 schema: hiposeg/hierarchy@1
@@ -87,8 +98,9 @@ def test_edges_are_the_parents(tree: Hierarchy) -> None:
 @settings(max_examples=40, deadline=None)
 @given(trees())
 def test_json_parses_back(tree: Hierarchy) -> None:
-    graph = nx.node_link_graph(json.loads(export_graph(tree, "json")), edges="edges")
+    graph = nx.node_link_graph(json.loads(export_graph(tree, "json")), name="key", edges="edges")
     assert (set(graph.nodes), set(graph.edges)) == (_keys(tree), _edges(tree))
+    assert [data["id"] for _, data in graph.nodes(data=True)] == [n.id for level in tree.levels[::-1] for n in level.nodes]
     assert graph.graph["name"] == tree.name
 
 
@@ -106,6 +118,95 @@ def test_graphml_parses_back(tree: Hierarchy) -> None:
 @given(trees())
 def test_dot_parses_back(tree: Hierarchy) -> None:
     assert _read_dot(export_graph(tree, "dot")) == (_keys(tree), _edges(tree))
+
+
+@settings(max_examples=60, deadline=None)
+@given(hierarchies())
+def test_a_taxonomy_survives_json_and_graphml(tree: Hierarchy) -> None:
+    link = read_node_link(json.loads(export_graph(tree, "json")), "tree.json")
+    assert from_graph(link, "tree.json") == tree
+    xml = read_graphml(export_graph(tree, "graphml").encode(), "tree.graphml")
+    assert from_graph(xml, "tree.graphml") == tree
+
+
+def test_a_dag_survives_json_and_graphml_with_the_order_of_its_parents() -> None:
+    dag = parse_taxonomy("""
+schema: hiposeg/hierarchy@1
+name: parts
+structure: dag
+axes: [object, type]
+projection: object
+levels: [fine, coarse]
+classes:
+  coarse: [{name: car, axis: object}, {name: wheels, axis: type}, {name: bus, axis: object}]
+  fine: [{name: wheel, parent: [wheels, car]}, {name: tyre, parent: [bus, wheels]}, {name: roof, parent: bus}]
+sources: {masks: {map: {1: wheel, 2: {coarse: car}}}}
+""")
+    graph = to_graph(dag)
+    assert set(graph.in_edges("fine/tyre")) == {("coarse/bus", "fine/tyre"), ("coarse/wheels", "fine/tyre")}
+    assert from_graph(read_node_link(json.loads(export_graph(dag, "json")), "x"), "x") == dag
+    assert from_graph(read_graphml(export_graph(dag, "graphml").encode(), "x"), "x") == dag
+
+
+def test_changing_a_graph_changes_the_taxonomy() -> None:
+    graph = to_graph(STREET)
+    graph.remove_edge("coarse/flat", "fine/walk")
+    graph.add_edge("coarse/vehicle", "fine/walk")
+    moved = from_graph(graph, "street.graphml")
+    assert isinstance(moved, Hierarchy)
+    assert moved.parent.tolist() == [0, 1, 1, 2]
+    graph.add_edge("coarse/flat", "fine/walk")
+    with pytest.raises(HierarchyError, match=r"street\.graphml: 'walk' has 2 parents; a tree allows one"):
+        from_graph(graph, "street.graphml")
+
+
+HOSTILE = """<?xml version="1.0"?><!DOCTYPE g [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>
+<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="directed"><node id="&b;"/></graph></graphml>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "is no GraphML file"), ("<graphml", "is no GraphML file"), (HOSTILE, "EntitiesForbidden"), ("<a/>", "GraphML")],
+)
+def test_broken_and_hostile_graphml_is_refused(text: str, words: str) -> None:
+    with pytest.raises(HierarchyError) as caught:
+        read_graphml(text.encode(), "tree.graphml")
+    assert str(caught.value).startswith("tree.graphml: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [None, 3, {}, {"nodes": []}, {"nodes": [3]}, {"nodes": [{}], "edges": [{}]}])
+def test_json_that_is_no_graph_is_refused(data: object) -> None:
+    with pytest.raises(HierarchyError, match=r"tree\.json: is no node-link JSON of a graph"):
+        read_node_link(data, "tree.json")
+
+
+@pytest.mark.parametrize("key", ["level", "id", "color", "label"])
+def test_a_taxonomy_graph_with_a_class_that_lacks_something_is_refused(key: str) -> None:
+    graph = to_graph(STREET)
+    del graph.nodes["fine/car"][key]
+    with pytest.raises(HierarchyError, match="is a damaged graph"):
+        from_graph(graph, "x")
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees())
+def test_mermaid_parses_back(tree: Hierarchy) -> None:
+    text = export_graph(tree, "mermaid")
+    assert text.splitlines()[0] == "flowchart LR"
+    label = dict(re.findall(r'^  (n\d+)\["(.*)"\]$', text, re.MULTILINE))
+    words = {key: re.sub(r"#(\d+);", lambda match: chr(int(match[1])), value) for key, value in label.items()}
+    assert sorted(words.values()) == sorted(node.name for level in tree.levels for node in level.nodes)
+    edges = {(words[a], words[b]) for a, b in re.findall(r"^  (n\d+) --> (n\d+)$", text, re.MULTILINE)}
+    assert edges == {(str(node.parent), node.name) for node in tree.fine.nodes}
+
+
+def test_level_and_class_names_with_slashes_do_not_collide() -> None:
+    coarse = Level("a", (ClassNode(0, "b/c", (1, 1, 1)),))
+    fine = Level("a/b", (ClassNode(0, "c", (2, 2, 2), parent="b/c"),))
+    tree = Hierarchy("slashes", (fine, coarse))
+    assert len(to_graph(tree).nodes) == 2
+    assert from_graph(to_graph(tree), "x") == tree
 
 
 def test_dot_by_hand() -> None:

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import WORDS, hierarchies
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hiposeg_cli.errors import HierarchyError
 from hiposeg_cli.hierarchy import (
-    KINDS,
     ClassNode,
     Hierarchy,
     Level,
@@ -63,7 +63,7 @@ def test_parsed_by_hand() -> None:
     assert toy.coarse.find("plant") is None
     assert toy.coarse.colors().tolist() == [[1, 2, 3], [128, 0, 0]]  # the second is the VOC colour of id 1
     assert toy.source("masks") == SourceTable(
-        {3: "leg", 4: {"coarse": "animal"}, 9: "ignore"}, (255,), "ignore", "background"
+        {3: "leg", 4: {"coarse": "animal"}, 9: "ignore"}, (255,), "object-only", "background"
     )
     with pytest.raises(HierarchyError, match=r"says nothing about the format 'coco' \(it has: masks\)"):
         toy.source("coco")
@@ -73,6 +73,22 @@ def test_explicit_ids_order_the_classes() -> None:
     toy = parse_hierarchy(_text(("{id: 1, name: leg, parent: animal}", "{id: 0, name: sky, parent: sky}")))
     assert toy.fine.names == ["sky", "leg"]
     assert [node.id for node in toy.fine.nodes] == [0, 1]
+
+
+def test_levels_may_state_their_ignore_value() -> None:
+    stated = _text(levels="[{name: fine, ignore_index: 255}, {name: coarse, ignore_index: 255}]")
+    assert parse_hierarchy(stated) == parse_hierarchy(_text())
+    many = tuple(f"{{name: c{k}, parent: sky}}" for k in range(255))
+    wide = parse_hierarchy(_text(many, ("sky",), levels="[{name: fine, ignore_index: 65535}, coarse]"))
+    assert wide.n_fine == 255
+    assert "write 65535" in _refusal(_text(many, ("sky",), levels="[{name: fine, ignore_index: 255}, coarse]"))
+
+
+def test_mirror_self_says_that_a_class_stays() -> None:
+    fine = ("{name: wing, parent: animal, mirror: self}", "{name: sky, parent: sky}")
+    toy = parse_hierarchy(_text(fine))
+    assert toy.fine.nodes[0].mirror is None
+    assert toy.fine.mirror_ids().tolist() == [0, 1]
 
 
 def test_three_levels_look_up_every_ancestor() -> None:
@@ -143,7 +159,14 @@ def test_padded_copies_keep_the_mirror_of_their_classes() -> None:
         (_text(end="sources: {masks: {map: {1: leg}, ignroe: [1]}}"), ("toy.yaml:12:", "did you mean 'ignore'?")),
         (_text().replace("  fine:", "  fein:"), ("toy.yaml:8:", "unknown level 'fein'", "did you mean 'fine'?")),
         (_text().replace("@1", "@2"), ("toy.yaml:1:", "hiposeg/hierarchy@2", "hiposeg/hierarchy@1")),
-        (_text(end="structure: dag"), ("toy.yaml:12:", "tree")),
+        (_text(end="structure: dag"), ("toy.yaml:12:", "`axes`")),
+        (_text(end="structure: graph"), ("toy.yaml:12:", "'graph'", "tree", "dag")),
+        (_text(end="axes: [a]"), ("toy.yaml:12:", "structure: dag")),
+        (_text(("{name: a, parent: sky, axis: x}",)), ("toy.yaml:9:", "this is a tree")),
+        (_text(end="remove: {fine: [leg]}"), ("toy.yaml:12:", "needs `extends`")),
+        (_text(levels="[{name: fine, ignore_index: 254}, coarse]"), ("toy.yaml:3:", "254", "write 255")),
+        (_text(levels="[{name: fine, ignore_index: 65535}, coarse]"), ("toy.yaml:3:", "'fine'", "write 255")),
+        (_text(levels="[{name: fine, ignore_idx: 255}, coarse]"), ("toy.yaml:3:", "did you mean 'ignore_index'?")),
         (_text(levels="[fine]"), ("toy.yaml:3:", "at least two levels")),
         (_text(levels="[fine, fine]"), ("toy.yaml:3:", "different")),
         (_text(("{name: a}",)), ("toy.yaml:9:", "'a' has no parent")),
@@ -274,53 +297,6 @@ def test_any_damage_to_a_file_is_read_or_refused_in_words(start: int, length: in
 
 
 # -- dump, parse, digest -----------------------------------------------------------------------------------------------
-
-WORDS = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=8).filter(
-    lambda word: word.strip() and word.isprintable()
-)
-COLORS = st.tuples(*[st.integers(0, 255)] * 3)
-
-
-@st.composite
-def hierarchies(draw: st.DrawFn) -> Hierarchy:
-    """Two or three levels, every class with a child; any names, colours, kinds, aliases, mirrors and a source table."""
-    depth = draw(st.integers(2, 3))
-    level_names = draw(st.lists(WORDS, min_size=depth, max_size=depth, unique=True))
-    sizes = sorted(draw(st.lists(st.integers(1, 6), min_size=depth, max_size=depth)), reverse=True)
-    levels: list[Level] = []
-    above: Level | None = None
-    for level_name, size in reversed(list(zip(level_names, sizes, strict=True))):
-        words = draw(st.lists(WORDS, min_size=2 * size, max_size=2 * size, unique_by=fold))
-        names, aliases = words[:size], words[size:]
-        parents = [None] * size if above is None else draw(_surjection(size, above.names))
-        nodes = [
-            ClassNode(
-                id=k, name=names[k], color=draw(COLORS), parent=parents[k], kind=draw(st.none() | st.sampled_from(KINDS)),
-                aliases=(aliases[k],) if draw(st.booleans()) else (), doc=draw(st.just("") | WORDS),
-            )
-            for k in range(size)
-        ]  # fmt: skip
-        pairs = [(a, b) for a in range(size) for b in range(a + 1, size) if parents[a] == parents[b]]
-        if pairs and level_name == level_names[0] and draw(st.booleans()):  # an upper pair would need lower ones
-            a, b = draw(st.sampled_from(pairs))
-            nodes[a], nodes[b] = replace(nodes[a], mirror=names[b]), replace(nodes[b], mirror=names[a])
-        above = Level(level_name, tuple(nodes))
-        levels.insert(0, above)
-    tree = Hierarchy(name=draw(WORDS), levels=tuple(levels), doc=draw(st.just("") | WORDS).strip())
-    fill = st.sampled_from(["ignore", "background"] if tree.background is not None else ["ignore"])
-    coarse = st.builds(lambda name: {"coarse": name}, st.sampled_from(tree.coarse.names))
-    targets = st.sampled_from(tree.fine.names) | st.just("ignore") | coarse
-    table = SourceTable(
-        map=draw(st.dictionaries(st.integers(-3, 300) | WORDS, targets, min_size=1, max_size=4)),
-        ignore=tuple(draw(st.lists(st.integers(-3, 300), max_size=2))), uncovered=draw(fill), unlabelled=draw(fill),
-    )  # fmt: skip
-    return replace(tree, sources={"masks": table} if draw(st.booleans()) else {})
-
-
-@st.composite
-def _surjection(draw: st.DrawFn, size: int, onto: list[str]) -> list[str]:
-    extra = draw(st.lists(st.sampled_from(onto), min_size=size - len(onto), max_size=size - len(onto)))
-    return draw(st.permutations([*onto, *extra]))
 
 
 @settings(max_examples=60, deadline=None)

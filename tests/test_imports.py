@@ -25,10 +25,12 @@ ALLOWED = {
     "store": LABELS,
     "metrics": LABELS,
     "formats": LABELS | {"formats"},
+    "exports": LABELS | {"store", "pool", "exports"},
     "writer": LABELS | {"store"},
     "pool": {"errors"},
     "convert": DATA | {"pool", "writer"},
-    "report": DATA | {"report"},
+    "inspection": LABELS | {"store", "graph", "formats", "convert", "pool", "inspection"},
+    "report": DATA | {"report", "inspection"},
     "demo": LABELS | {"demo"},
     "learn": DATA | {"learn"},
     "nets": DATA | {"learn", "nets"},
@@ -49,7 +51,9 @@ NUMPY_RING = BASE | {
     "pool",
     "metrics",
     "formats",
+    "exports",
     "convert",
+    "inspection",
     "report",
     "demo",
 }
@@ -113,8 +117,8 @@ def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
 
 
 def test_registered_plugins_exist() -> None:
-    from hiposeg_cli.registry import FORMATS, METHODS
+    from hiposeg_cli.registry import EXPORTS, FORMATS, METHODS
 
-    for registry in (FORMATS, METHODS):
+    for registry in (EXPORTS, FORMATS, METHODS):
         for name in registry.names():
             assert registry.load(name).__doc__

@@ -92,7 +92,7 @@ def test_an_interrupted_shard_is_resumed_and_another_is_not_disturbed(
     with pytest.raises(Unplugged):
         prepare("masks", raw, out, replace(options, shard=Shard(1, 3)), progress=stop)
     assert shard(raw, out, options, "2/3").missing == N_IMAGES - 4 - 10
-    with pytest.raises(DataError, match="unfinished.*--resume"):
+    with pytest.raises(DataError, match=r"unfinished.*--resume"):
         shard(raw, out, options, "1/3")
     assert shard(raw, out, options, "1/3", resume=True).missing == 10
     assert shard(raw, out, options, "3/3").missing == 0

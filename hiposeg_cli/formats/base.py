@@ -130,6 +130,7 @@ class Reader(ABC):
         self.variant = options.variant or (self.variants[0] if self.variants else "")
         self.link_root = None if options.follow_symlinks else root
         self.ignore_unknown = options.unknown == "ignore"
+        self.remarks: list[str] = []  # on the dataset as a whole, for the report
         known = self.name in hierarchy.sources or not self.named
         self.table = hierarchy.source(self.name) if known else by_name(hierarchy)
         self.lookup = LookUp(self.targets(), hierarchy, self.labels_from(), ignore_unknown=self.ignore_unknown)
@@ -142,7 +143,8 @@ class Reader(ABC):
         """The preset for the chosen variant when the user names none."""
         if not isinstance(cls.default_hierarchy, Mapping):
             return cls.default_hierarchy
-        return cls.default_hierarchy.get(options.variant or cls.variants[0])
+        first = cls.default_hierarchy[cls.variants[0]]
+        return cls.default_hierarchy.get(options.variant or "", first)  # an unknown variant is refused by the reader itself
 
     def _check_options(self, options: ReaderOptions) -> None:
         honoured = self.honours | ({"variant"} if self.variants else set())

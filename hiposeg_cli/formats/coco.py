@@ -19,6 +19,8 @@ from hiposeg_cli.formats.paint import Region, encode_segmentation, paint_regions
 from hiposeg_cli.formats.targets import named_targets
 from hiposeg_cli.lookup import MAX_RAW_ID, Target
 
+_SPLITS = ("train", "val", "valid", "validation", "test")
+
 
 class Coco(Reader):
     """SRC/annotations/instances_*.json (or one JSON in SRC) with images in the folders the JSON implies."""
@@ -66,9 +68,9 @@ class Coco(Reader):
 
     def _split(self, path: Path) -> str:
         """`train` for instances_train2017.json and train.json; `train` too for the one JSON of a folder without splits."""
-        if len(self._files) == 1 and path.parent == self.root:
-            return "train"
-        return re.sub(r"\d{4}$", "", path.stem.removeprefix(self.prefix))
+        split = re.sub(r"\d{4}$", "", path.stem.removeprefix(self.prefix))
+        alone = len(self._files) == 1 and path.parent == self.root
+        return "train" if alone and split not in _SPLITS else split
 
     def labels_from(self) -> object:
         return self._files[0]

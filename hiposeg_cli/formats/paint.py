@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.labelmap import RawIds
 
-_MAX_CODE_LENGTH = 11  # characters of 5 bits that a 64-bit number can have, less one
+_MAX_CODE_LENGTH = 12  # characters of 5 bits; a 64-bit number has no more
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Canvas:
     contested: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ids = np.full(self.shape, self.unlabelled, dtype=np.int32)
-        self.contested = np.zeros(self.shape, dtype=bool)
+        self.ids = np.full(self.shape, self.unlabelled, dtype=np.int32, order="F")  # as MATLAB's and COCO's masks are
+        self.contested = np.zeros(self.shape, dtype=bool, order="F")
 
     def paint(self, mask: NDArray[np.bool_], raw_id: int) -> None:
         """Give the pixels of a mask an id; a later claim wins."""
@@ -131,14 +131,16 @@ class Runs:
             return cls(codes)
         if codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
             raise ValueError("RLE string is broken; skipped")
-        is_last = (codes & 0x20) == 0
-        starts = np.flatnonzero(np.concatenate(([True], is_last[:-1])))
-        place = np.arange(codes.size) - np.repeat(starts, np.diff([*starts, codes.size]))
-        if int(place.max()) > _MAX_CODE_LENGTH:
+        lasts = np.flatnonzero((codes & 0x20) == 0)
+        starts = np.zeros_like(lasts)
+        starts[1:] = lasts[:-1] + 1
+        sizes = lasts - starts + 1
+        if int(sizes.max()) > _MAX_CODE_LENGTH:
             raise ValueError("RLE string is broken; skipped")
+        place = np.arange(codes.size) - np.repeat(starts, sizes)
         values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-        negative = (codes[is_last] & 0x10) > 0
-        values[negative] -= np.int64(1) << (5 * (place[is_last][negative] + 1))
+        negative = (codes[lasts] & 0x10) > 0
+        values[negative] -= np.int64(1) << (5 * sizes[negative])
         values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])  # from the third, differences
         return cls(values)
 
@@ -198,4 +200,8 @@ def _usable(polygon: Any, limit: int) -> bool:
     """
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return False
-    return all(isinstance(value, int | float) and -limit <= value <= limit for value in polygon)
+    try:
+        values = np.array(polygon)
+    except (ValueError, OverflowError):  # lists in lists
+        return False
+    return values.ndim == 1 and values.dtype.kind in "iuf" and bool((np.abs(values) <= limit).all())  # false for NaN

@@ -7,6 +7,8 @@ Published ids are `100 * class_ind + part`, with the part numbers of the `part2i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +59,22 @@ RAW_PARTS: dict[str, tuple[str, ...]] = {
 """Object (in class_ind order, from 1) -> raw part names; a trailing `_` stands for the numbered parts `name_1`, ..."""
 
 _OBJECTS = tuple(RAW_PARTS)
-_FIELDS = {"object": ("class", "class_ind", "mask", "parts"), "part": ("part_name", "mask")}
+_FIELDS = ("class", "class_ind", "mask", "parts")
+_Box = tuple[slice, slice]  # rows, columns
+_REST = "*"  # key of a map: the objects it does not list
+_UNKNOWN = 99  # number of an object or part without one; no table has a target for it
 
 
 class PascalPart(Reader):
-    """SRC/Annotations_Part/*.mat with SRC/JPEGImages/*.jpg; SRC/ImageSets/Main/{train,val}.txt name the splits."""
+    """SRC/Annotations_Part/*.mat with SRC/JPEGImages/*.jpg; SRC/ImageSets/Main/{train,val}.txt name the splits.
+
+    A map may hold the object `"*": {__object__: CLASS}` for all objects it does not list. Such a map is about the parts of
+    some objects, so images in which none of their parts is annotated are left out, as the published sets do.
+    """
 
     name = "pascal-part"
     default_hierarchy = "pascal-part-108"
-    honours = frozenset({"images", "part_order", "uncovered"})
+    honours = frozenset({"images", "part_order", "uncovered", "instances"})
     overlap_rule: str = (
         "objects: later in the file wins; parts within an object: later in the file wins (--part-order published)"
     )
@@ -82,19 +91,30 @@ class PascalPart(Reader):
         targets = self._targets = {0: self.background_target(self.table.unlabelled)}
         where = self.labels_from()
         for name, parts in self.table.map.items():
+            if name == _REST:
+                targets |= self._rest_targets(parts, where)
+                continue
             if name not in RAW_PARTS or not isinstance(parts, dict):
                 raise ConfigError(where, f"{name!r} is not a PASCAL-Part object", did_you_mean(str(name), RAW_PARTS))
             coarse_id = self.hierarchy.coarse.find(str(name))
-            base = 100 * (_OBJECTS.index(str(name)) + 1)
+            base = _base_id(str(name))
             if "__object__" in parts:
                 targets[base] = resolve_target(parts["__object__"], self.hierarchy, ignored=(None, coarse_id))
             else:
-                targets[base] = (None, coarse_id) if uncovered == "ignore" else self.background_target("background")
+                targets[base] = (None, coarse_id) if uncovered == "object-only" else self.background_target(uncovered)
             for number, part in enumerate(RAW_PARTS[str(name)], start=1):
                 target = _match(part, parts, f"{where}, object {name!r}")
                 if target is not None:
                     targets[base + number] = resolve_target(target, self.hierarchy, ignored=(None, coarse_id))
         return targets
+
+    def _rest_targets(self, entry: object, where: object) -> dict[int, Target]:
+        """One target for all pixels of the objects that the map does not list."""
+        if not isinstance(entry, dict) or set(entry) != {"__object__"}:
+            raise ConfigError(where, "`*` can only say what whole objects become", 'write "*": {__object__: CLASS}')
+        target = resolve_target(entry["__object__"], self.hierarchy)
+        rest = [name for name in RAW_PARTS if name not in self.table.map]
+        return {_base_id(name) + number: target for name in rest for number in range(len(RAW_PARTS[name]) + 1)}
 
     def items(self) -> list[RawItem]:
         folder = self.root / "Annotations_Part"
@@ -106,18 +126,58 @@ class PascalPart(Reader):
         if not image_dir.is_dir():
             raise DataError(image_dir, "no such folder", "pass --images FOLDER with the VOC2010 photos")
         images = index_images(image_dir, root=None if self.options.images else self.link_root)
-        splits = split_lists(self.root / "ImageSets" / "Main")
+        annotations = self._annotations(folder)
         items = []
-        for path in walk(folder, (".mat",), root=self.link_root):
-            split = splits.get(path.stem) if splits else "train"
-            if split is None:
-                continue
-            if path.stem not in images:
-                raise DataError(path, f"has no image {image_dir / path.stem}.jpg", "pass --images FOLDER, or add the photo")
-            items.append(RawItem(safe_key(path.stem), split, images[path.stem], path.relative_to(self.root).as_posix()))
+        for stem, split in self._splits(annotations, image_dir).items():
+            if stem not in images:
+                cure = "pass --images FOLDER, or add the photo"
+                raise DataError(annotations[stem], f"has no image {image_dir / stem}.jpg", cure)
+            source = annotations[stem].relative_to(self.root).as_posix()
+            items.append(RawItem(safe_key(stem), split, images[stem], source))
         if not items:
-            raise DataError(folder, "holds no *.mat of the listed splits", "extract trainval.tar.gz of PASCAL-Part")
-        return items
+            raise DataError(folder, "holds no *.mat", "extract trainval.tar.gz of PASCAL-Part")
+        return self._with_parts(items) if _REST in self.table.map else items
+
+    def _annotations(self, folder: Path) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in walk(folder, (".mat",), root=self.link_root):
+            if path.stem in found:
+                raise DataError(path, f"has the same name as {found[path.stem]}", "keep one annotation per image")
+            found[path.stem] = path
+        return found
+
+    def _splits(self, annotations: Mapping[str, Path], image_dir: Path) -> dict[str, str]:
+        """Stem -> split, by the lists where there are any. Raises DataError for a listed stem without annotation."""
+        roots = [self.root] if self.options.images else [self.root, image_dir.parent]
+        folders = [root / "ImageSets" / "Main" for root in roots]
+        folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        listed = split_lists(folder)
+        missing = sorted(stem for stem in listed if stem not in annotations)
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise DataError(
+                folder / f"{listed[missing[0]]}.txt",
+                f"lists {missing[0]!r}{more}, but there is no Annotations_Part/{missing[0]}.mat",
+                "add the annotation, or take the name off the list",
+            )
+        return {stem: listed.get(stem, "train") for stem in annotations if stem in listed or not listed}
+
+    def _with_parts(self, items: list[RawItem]) -> list[RawItem]:
+        """The images in which a part of a listed object is annotated."""
+        with ThreadPoolExecutor() as pool:  # most of the time goes into inflating the files, which needs no interpreter
+            kept = [item for item, found in zip(items, pool.map(self._has_parts, items), strict=True) if found]
+        listed = ", ".join(str(name) for name in self.table.map if name != _REST)
+        if not kept:
+            raise DataError(self.root / "Annotations_Part", f"no part of {listed} is annotated", "choose another hierarchy")
+        self.remarks = [f"{len(kept)} of {len(items)} images have a part of {listed}; the others are left out"]
+        return kept
+
+    def _has_parts(self, item: RawItem) -> bool:
+        try:
+            objects = _load_objects(self.root / item.source)
+        except DataError:
+            return True  # converting it will say what is wrong
+        return any(entry["parts"] and entry["class"] in self.table.map for entry in objects)
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
         path = self.root / item.source
@@ -125,51 +185,98 @@ class PascalPart(Reader):
         if not objects:
             raise DataError(path, "has no objects", "remove the file, or annotate it")
         shape = _mask(objects[0]["mask"], np.shape(objects[0]["mask"]), path).shape
-        canvas = Canvas(shape, unlabelled=0)
-        objects_seen = np.zeros(shape, dtype=np.int32)
-        contested, part_overlap_px, warnings = np.zeros(shape, dtype=bool), 0, []
-        for entry in objects:
+        # MATLAB stores masks column by column, so everything is painted so and turned round once at the end.
+        ids, owners = np.zeros(shape, np.int32, order="F"), np.zeros(shape, np.uint8, order="F")
+        contested, instances = np.zeros(shape, np.bool_, order="F"), np.zeros(shape, np.uint16, order="F")
+        part_overlap_px, warnings = 0, list[str]()
+        for order, entry in enumerate(objects, start=1):
             number, mask = self._object_number(entry, path), _mask(entry["mask"], shape, path)
-            if not mask.any():
+            box = _bounding_box(mask)
+            if box is None:
                 warnings.append(f"{entry['class']} has an empty mask; skipped")
                 continue
-            contested |= mask & (objects_seen != 0) & (objects_seen != number)
-            objects_seen[mask] = number
-            layer = self._paint_parts(entry, 100 * number, mask, path, warnings)
-            part_overlap_px += int(layer.contested.sum())
-            canvas.ids[mask] = layer.ids[mask]
-        uncovered_px = int(((canvas.ids % 100 == 0) & (canvas.ids > 0)).sum())
-        return RawLabel(canvas.ids, len(objects), int(contested.sum()), part_overlap_px, uncovered_px, tuple(warnings))
+            inside = mask[box]
+            contested[box] |= inside & (owners[box] != 0) & (owners[box] != number)
+            layer = self._paint_parts(entry, 100 * number, mask, box, path, warnings)
+            part_overlap_px += int(np.count_nonzero(layer.contested))
+            for canvas, value in ((owners, number), (ids, layer.ids), (instances, order)):
+                np.copyto(canvas[box], value, where=inside)
+        uncovered_px = int(np.count_nonzero((ids % 100 == 0) & (ids > 0)))
+        return RawLabel(
+            np.ascontiguousarray(ids), len(objects), int(np.count_nonzero(contested)), part_overlap_px, uncovered_px,
+            tuple(warnings), np.ascontiguousarray(instances) if self.options.instances else None,
+        )  # fmt: skip
 
     def _object_number(self, entry: dict[str, Any], path: Path) -> int:
         name = entry["class"]
         if name not in RAW_PARTS:
+            if self.ignore_unknown:
+                return _UNKNOWN
             raise unknown_name(path, "object", name, RAW_PARTS)
         number = _OBJECTS.index(name) + 1
         if entry["class_ind"] != number:
             raise DataError(path, f"object {name!r} has class_ind {entry['class_ind']}, not {number}", "replace the file")
-        if name not in self.table.map:
+        if 100 * number not in self._targets and not self.ignore_unknown:
             raise unknown_name(path, f"object (hierarchy {self.hierarchy.name!r})", name, map(str, self.table.map))
         return number
 
     def _paint_parts(
-        self, entry: dict[str, Any], base: int, mask: NDArray[np.bool_], path: Path, warnings: list[str]
+        self, entry: dict[str, Any], base: int, mask: NDArray[np.bool_], box: _Box, path: Path, warnings: list[str]
     ) -> Canvas:
-        """Paint one object's parts onto its own layer."""
-        layer = Canvas((mask.shape[0], mask.shape[1]), unlabelled=base)
-        parts = [(_part_number(entry["class"], name, path), name, _mask(m, mask.shape, path)) for name, m in entry["parts"]]
+        """Paint one object's parts onto its own layer, which covers its bounding box."""
+        inside = mask[box]
+        layer = Canvas((inside.shape[0], inside.shape[1]), unlabelled=base)
+        parts = []
+        for name, values in entry["parts"]:
+            part = _mask(values, mask.shape, path)
+            raw_id = self._part_id(entry["class"], base, name, path, warnings)
+            parts.append((raw_id, name, part, int(np.count_nonzero(part))))
         if self.options.part_order == "area":
-            parts.sort(key=lambda part: -int(part[2].sum()))
-        for number, name, part in parts:
-            if base + number not in self._targets:
-                raise unknown_name(path, f"part (hierarchy {self.hierarchy.name!r}, {entry['class']})", name, ())
-            if not part.any():
+            parts.sort(key=lambda part: -part[3])
+        for raw_id, name, part, area in parts:
+            if not area:
                 warnings.append(f"{entry['class']} {name} has an empty mask; skipped")
-            outside = int((part & ~mask).sum())
+            visible = part[box] & inside
+            outside = area - int(np.count_nonzero(visible))
             if outside:
                 warnings.append(f"{entry['class']} {name} reaches {outside} px outside its object; cut off")
-            layer.paint(part & mask, base + number)
+            layer.paint(visible, raw_id)
         return layer
+
+    def _part_id(self, object_name: str, base: int, name: str, path: Path, warnings: list[str]) -> int:
+        """Published id of a raw part. Raises DataError for one the data set or the hierarchy does not know."""
+        parts = RAW_PARTS.get(object_name, ())
+        folded, number = _folded(name, parts)
+        if folded not in parts:
+            if self.ignore_unknown:
+                return base + _UNKNOWN
+            raise unknown_name(path, f"part of {object_name}", name, [part.rstrip("_") for part in parts])
+        if number is not None and not 1 <= number <= n_numbered(folded):
+            warnings.append(f"{object_name} {name}: these parts are numbered from 1 to {n_numbered(folded)}")
+        raw_id = base + parts.index(folded) + 1
+        if raw_id not in self._targets and not self.ignore_unknown:
+            raise unknown_name(path, f"part (hierarchy {self.hierarchy.name!r}, {object_name})", name, ())
+        return raw_id
+
+
+def n_numbered(part: str) -> int:
+    """How many parts of an object one entry of `RAW_PARTS` stands for."""
+    return {"window_": 20}.get(part, 10) if part.endswith("_") else 1
+
+
+def _base_id(object_name: str) -> int:
+    """Published id of an object's pixels outside all parts."""
+    return 100 * (_OBJECTS.index(object_name) + 1)
+
+
+def _folded(name: str, parts: tuple[str, ...]) -> tuple[str, int | None]:
+    """A raw part name without its number, and the number: `wheel_3` -> `wheel_`, 3."""
+    numbered = re.fullmatch(r"(.*_)(\d+)", name)
+    if numbered:
+        return numbered[1], int(numbered[2])
+    if name not in parts and f"{name}_" in parts:  # a bicycle's only headlight may come without a number
+        return f"{name}_", None
+    return name, None
 
 
 def _match(part: str, table: dict[str, Any], where: str) -> Any:
@@ -180,18 +287,6 @@ def _match(part: str, table: dict[str, Any], where: str) -> Any:
     return table[plain] if plain in table else match_name(table, f"{part}1", where)
 
 
-def _part_number(object_name: str, part_name: str, path: Path) -> int:
-    """Number of a raw part name within its object, numbered parts folded."""
-    parts = RAW_PARTS[object_name]
-    folded = re.sub(r"_\d+$", "_", part_name)
-    if folded not in parts and f"{part_name}_" in parts:  # a bicycle's only headlight may come without a number
-        folded = f"{part_name}_"
-    if folded not in parts:
-        known = [name.rstrip("_") for name in parts]
-        raise unknown_name(path, f"part of {object_name}", part_name, known)
-    return parts.index(folded) + 1
-
-
 def _mask(values: Any, shape: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or values.ndim != 2:
         raise DataError(path, "has a mask that is no 2-d array of numbers", "use the original file")
@@ -199,6 +294,15 @@ def _mask(values: Any, shape: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
         raise DataError(path, f"has masks of {values.shape} and {tuple(shape)}", "replace the file")
     mask: NDArray[np.bool_] = values > 0
     return mask
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> _Box | None:
+    """The rows and columns that hold all of a mask; None for an empty one."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not columns.size:
+        return None
+    rows = np.flatnonzero(mask.any(axis=1))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _load_objects(path: Path) -> list[dict[str, Any]]:
@@ -224,7 +328,7 @@ def _load_objects(path: Path) -> list[dict[str, Any]]:
 
 
 def _object(entry: Any, path: Path) -> dict[str, Any]:
-    missing = [name for name in _FIELDS["object"] if name not in (entry.dtype.names or ())]
+    missing = [name for name in _FIELDS if name not in (entry.dtype.names or ())]
     if missing:
         raise DataError(path, f"an object lacks the field {missing[0]!r}", "use the original file")
     pairs = [(str(part["part_name"][0]), part["mask"]) for part in entry["parts"].ravel()]

@@ -9,28 +9,37 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from hiposeg_cli.hierarchy import ClassNode, Hierarchy
+from hiposeg_cli.hierarchy import ClassNode, Dag, Taxonomy
 
 
-def hierarchy_tree(hierarchy: Hierarchy) -> Tree:
-    """The taxonomy from its coarsest level down, each class with id and colour."""
-    counts = ", ".join(f"{len(level)} {escape(level.name)}" for level in hierarchy.levels)
-    root = Tree(f"[bold]{escape(hierarchy.name)}[/bold] ({counts})")
+def hierarchy_tree(taxonomy: Taxonomy) -> Tree:
+    """The taxonomy from its coarsest level down: each class with id, colour and number of children; a DAG axis by axis."""
+    counts = ", ".join(f"{len(level)} {escape(level.name)}" for level in taxonomy.levels)
+    root = Tree(f"[bold]{escape(taxonomy.name)}[/bold] ({counts})")
+    children: dict[tuple[int, str], list[ClassNode]] = {}
+    for depth, level in enumerate(taxonomy.levels):
+        for node in level.nodes:
+            for parent in node.parents:
+                children.setdefault((depth + 1, parent), []).append(node)
 
     def grow(branch: Tree, node: ClassNode, depth: int) -> None:
         red, green, blue = node.color
+        below = children.get((depth, node.name), [])
         mark = f"[rgb({red},{green},{blue})]\u25a0[/]"
-        notes = [note for note in (node.mirror and f"mirror {escape(node.mirror)}", node.implicit and "added") if note]
-        label = f"{mark} {node.id} {escape(node.name)}" + (f" [dim]({', '.join(notes)})[/dim]" if notes else "")
-        child_branch = branch.add(label)
-        if depth > 0:
-            for child in hierarchy.levels[depth - 1].nodes:
-                if child.parent == node.name:
-                    grow(child_branch, child, depth - 1)
+        notes = [f"{len(below)} {escape(taxonomy.levels[depth - 1].name)}" if below else "", node.kind or ""]
+        notes += [f"mirror {escape(node.mirror)}" if node.mirror else "", "added" if node.implicit else ""]
+        shown = ", ".join(note for note in notes if note)
+        child_branch = branch.add(f"{mark} {node.id} {escape(node.name)}" + (f" [dim]({shown})[/dim]" if shown else ""))
+        for child in below:
+            grow(child_branch, child, depth - 1)
 
-    top = len(hierarchy.levels) - 1
-    for node in hierarchy.levels[top].nodes:
-        grow(root, node, top)
+    top = len(taxonomy.levels) - 1
+    branches: dict[str | None, Tree] = {None: root}
+    if isinstance(taxonomy, Dag):
+        chosen = {taxonomy.projection: " (the tree of the label maps)"}
+        branches = {axis: root.add(f"axis [bold]{escape(axis)}[/bold]{chosen.get(axis, '')}") for axis in taxonomy.axes}
+    for node in taxonomy.levels[top].nodes:
+        grow(branches[node.axis], node, top)
     return root
 
 

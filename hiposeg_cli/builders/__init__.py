@@ -1,0 +1,1 @@
+"""Taxonomies from what a dataset or an annotation tool already knows: one file per kind of source."""

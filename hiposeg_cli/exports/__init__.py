@@ -1,0 +1,1 @@
+"""Prepared datasets written in the layouts other tools read: one file each, registered in `registry.EXPORTS`."""

@@ -1,0 +1,418 @@
+"""Malformed inputs 1 to 11, 18 and 31 of the format specification: pictures, through the command line.
+
+Every parameter is named by its number in that list.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+from malformed_sets import IDS, SHAPE, accepts, coco_data, draw, hiposeg, person, prepare, refuses_image, refuses_source, rewrite
+from PIL import Image, ImageFile
+from raw_sets import box, grey_png, ids_png, mat, photo, png_chunk
+
+from hiposeg_cli.store import open_dataset
+
+# numpy 2 warns about how pycocotools asks for its arrays
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+GREY = ("masks", "cityscapes", "pascal-context", "coco-stuff", "partimagenet", "sceneparse150", "mapillary")
+COLOURED = ("coco-panoptic", "ade20k")
+TIFFS = ("cityscapes-panoptic-parts", "pascal-panoptic-parts")
+MATS = ("pascal-part", "pascal-context-mat", "coco-stuff-10k")
+Spoil = Callable[[Path], None]
+
+# -- 1 to 4: files that are not what they should be --------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    """Cut a file off in the middle of its picture data (for what has no marker of it: in the middle)."""
+    data = path.read_bytes()
+    start = next((data.index(mark) for mark in (b"IDAT", b"\xff\xda") if mark in data), 0)
+    path.write_bytes(data[: (start + len(data)) // 2])
+
+
+def cut_in_the_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def without_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+def bad_crc(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    start = data.index(b"IDAT")
+    data[start + 4 + int.from_bytes(data[start - 4 : start], "big")] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def bad_crc_of_a_remark(path: Path) -> None:
+    """A chunk that no decoder needs; its damage shows that the file is not what was written."""
+    data = path.read_bytes()
+    chunk = png_chunk(b"tEXt", b"Software\0drawn")
+    path.write_bytes(data[:33] + chunk[:-1] + bytes([chunk[-1] ^ 1]) + data[33:])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def lfs(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+
+
+def html(path: Path) -> None:
+    path.write_text("\n <!DOCTYPE html><html><body>Sign in</body></html>")
+
+
+ANY_PICTURE = {
+    "03-zero-byte": (empty, ["empty"]),
+    "04-lfs-pointer": (lfs, ["LFS"]),
+    "04-html-page": (html, ["HTML"]),
+}  # fmt: skip
+ANY_PNG = {
+    "01-truncated-png": (cut, ["truncated", "bytes"]),
+    "01-png-without-data": (cut_in_the_header, ["truncated", "bytes"]),
+    "02-no-iend": (without_end, ["truncated", "bytes"]),
+    "02-bad-crc": (bad_crc, ["IDAT", "checksum"]),
+    "02-bad-crc-of-a-remark": (bad_crc_of_a_remark, ["tEXt", "checksum"]),
+    **ANY_PICTURE,
+}
+
+
+@pytest.mark.parametrize("name", GREY + COLOURED)
+@pytest.mark.parametrize("case", ANY_PNG)
+def test_broken_label_png(case: str, name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    spoil, words = ANY_PNG[case]
+    spoil(raw.label)
+    refuses_image(raw, raw.label.name, *words)
+
+
+@pytest.mark.parametrize("name", TIFFS)
+@pytest.mark.parametrize("case", ["01-truncated-tiff", *ANY_PICTURE])
+def test_broken_label_tiff(case: str, name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    spoil, words = ANY_PICTURE.get(case, (cut, []))
+    spoil(raw.label)
+    refuses_image(raw, raw.label.name, *words)
+
+
+@pytest.mark.parametrize("case", ANY_PNG)
+def test_broken_png_photo(case: str, tmp_path: Path) -> None:
+    raw = draw("cityscapes", tmp_path)
+    spoil, words = ANY_PNG[case]
+    spoil(raw.photo)
+    refuses_image(raw, raw.photo.name, *words)
+
+
+def without_eoi(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.endswith(b"\xff\xd9")
+    path.write_bytes(data[:-2])
+
+
+ANY_JPEG = {"01-truncated-jpeg": (cut, ["truncated", "bytes"]), "01-no-eoi": (without_eoi, ["truncated"]), **ANY_PICTURE}
+
+
+@pytest.mark.parametrize("name", ["masks", "coco", "pascal-part", "labelme", "cvat", "yolo-seg"])
+@pytest.mark.parametrize("case", ANY_JPEG)
+def test_broken_jpeg_photo(case: str, name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    photo(raw.photo, (6, 8))
+    spoil, words = ANY_JPEG[case]
+    spoil(raw.photo)
+    refuses_image(raw, raw.photo.name, *words)
+
+
+def test_01_pillow_is_never_told_to_accept_truncated_images(tmp_path: Path) -> None:
+    accepts(draw("masks", tmp_path))
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+# -- 5 to 8: pictures that hold no ids ---------------------------------------------------------------------------------
+
+
+def saved(array: Any, mode: str | None = None) -> Spoil:
+    return lambda path: Image.fromarray(array, mode).save(path)
+
+
+GREY_RGB = np.repeat(IDS[..., None], 3, axis=2)
+OPAQUE = np.full((*SHAPE, 1), 255, np.uint8)
+HALF = np.where(np.arange(8) < 4, 255, 100).astype(np.uint8)[None, :, None].repeat(6, axis=0)
+COLOURS = np.random.default_rng(0).integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
+NO_IDS = {
+    "05-rgb": (saved(COLOURS), ["RGB", "coloured", "labelIds"]),
+    "05-grey-rgb": (saved(GREY_RGB), ["RGB"]),
+    "07-rgba": (saved(np.concatenate([COLOURS, OPAQUE], axis=2)), ["RGBA"]),
+    "07-rgba-half-transparent": (saved(np.concatenate([GREY_RGB, HALF], axis=2)), ["RGBA"]),
+    "07-la-half-transparent": (saved(np.concatenate([IDS[..., None], HALF], axis=2)), ["LA"]),
+    "07-1-bit": (saved(IDS > 2), ["1"]),
+}
+
+
+@pytest.mark.parametrize("name", GREY)
+@pytest.mark.parametrize("case", NO_IDS)
+def test_picture_without_ids(case: str, name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    spoil, words = NO_IDS[case]
+    spoil(raw.label)
+    refuses_image(raw, raw.label.name, *words)
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_05_grey_where_colours_hold_the_ids(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    ids_png(raw.label, IDS)
+    refuses_image(raw, raw.label.name, "RGB")
+
+
+@pytest.mark.parametrize("bands", [(GREY_RGB, OPAQUE), (IDS[..., None], OPAQUE)], ids=["07-opaque-rgba", "07-opaque-la"])
+def test_grey_ids_behind_a_constant_alpha(bands: tuple[Any, Any], tmp_path: Path) -> None:
+    raw = draw("masks", tmp_path)
+    saved(np.concatenate(bands, axis=2))(raw.label)
+    accepts(raw, "b.png", "alpha")
+    assert_same_labels(raw.out)
+
+
+def assert_same_labels(out: Path) -> None:
+    """Both images have the labels of the set, however they were stored."""
+    dataset = open_dataset(out)
+    first, second = (dataset.labels(row) for row in dataset.split("train"))
+    assert np.array_equal(first.fine, second.fine)
+    assert first.fine[0].tolist() == [1, 2, 3, 4, 5, 6, 255, 255]
+
+
+@pytest.mark.parametrize("case", ["06-palette", "08-16-bit"])
+def test_ids_in_other_encodings(case: str, tmp_path: Path) -> None:
+    raw = draw("masks", tmp_path)
+    if case == "06-palette":
+        ids_png(raw.label, IDS, palette=True)
+    else:
+        ids_png(raw.label, IDS.astype(np.uint16))
+        assert Image.open(raw.label).mode in ("I;16", "I")
+    accepts(raw)
+    assert_same_labels(raw.out)
+
+
+@pytest.mark.parametrize("value", [-1, 65_536, 2.5])
+@pytest.mark.parametrize("name", ["pascal-context-mat", "coco-stuff-10k"])
+def test_08_values_beyond_16_bits_in_a_mat_file(name: str, value: float, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    field = "S" if name == "coco-stuff-10k" else "LabelMap"
+    scipy.io.savemat(raw.label, {field: np.where(IDS == 3, value, IDS.astype(float))})
+    refuses_image(raw, raw.label.name, field)
+
+
+@pytest.mark.parametrize("value", [-1, 12_345_678])
+@pytest.mark.parametrize("name", TIFFS)
+def test_08_numbers_that_are_no_uid(name: str, value: int, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    Image.fromarray(np.where(IDS == 3, value, IDS.astype(np.int32))).save(raw.label)
+    refuses_image(raw, raw.label.name, str(value))
+
+
+# -- 9: ids and names that the taxonomy does not know ------------------------------------------------------------------
+
+STRANGE = np.where(IDS == 3, 250, IDS).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_09_unknown_id(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    ids_png(raw.label, STRANGE, palette=name == "mapillary")
+    refuses_image(raw, raw.label.name, "250 (6 px)")
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_09_unknown_id_ignored_on_request(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path).told("--unknown", "ignore")
+    ids_png(raw.label, STRANGE, palette=name == "mapillary")
+    accepts(raw, raw.label.name, "6 px of unknown labels ignored")
+
+
+def test_09_unknown_uid(tmp_path: Path) -> None:
+    raw = draw("cityscapes-panoptic-parts", tmp_path)
+    Image.fromarray(np.where(IDS == 3, 2_400_199, IDS.astype(np.int32))).save(raw.label)
+    refuses_image(raw, raw.label.name, "2499 (6 px)")
+
+
+def test_09_unlisted_segment(tmp_path: Path) -> None:
+    raw = draw("coco-panoptic", tmp_path)
+    pixels = np.asarray(Image.open(raw.label)).copy()
+    pixels[0, 0] = (1, 2, 3)
+    Image.fromarray(pixels).save(raw.label)
+    refuses_image(raw, raw.label.name, f"{1 + 2 * 256 + 3 * 65536} (1 px)")
+
+
+@pytest.mark.parametrize(("name", "changes", "words"), [
+    ("09-object", {"name": "zebra"}, ["zebra"]),
+    ("09-part", {"parts": (("torsso", box(SHAPE, 0, 0, 1, 1)),)}, ["torsso", "did you mean 'torso'"]),
+], ids=["09-object", "09-part"])  # fmt: skip
+def test_unknown_name_in_pascal_part(name: str, changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    raw = draw("pascal-part", tmp_path)
+    mat(raw.label, [person(**changes)])
+    refuses_image(raw, raw.label.name, *words, "--unknown ignore")
+    assert hiposeg("prepare", "pascal-part", raw.root, tmp_path / "out2", "--unknown", "ignore", "--workers", 1).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["labelme", "cvat"])
+def test_09_unknown_name(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    text = raw.label.read_text()
+    last = text.rindex("wheel")
+    raw.label.write_text(f"{text[:last]}wheeel{text[last + 5:]}")
+    refuses_image(raw, raw.label.name, "wheeel", "did you mean 'wheel'", "--unknown ignore")
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-panoptic-json", "partimagenet-json", "paco", "yolo-seg"])
+def test_09_unknown_name_of_a_whole_set(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    path = raw.root / "data.yaml" if name == "yolo-seg" else raw.label
+    path.write_text(path.read_text().replace("body", "boddy").replace("Body", "boddy").replace(":leg", ":boddy"))
+    refuses_source(raw, path.name, "boddy", "--unknown ignore")
+    accepts(raw.told("--unknown", "ignore"))
+
+
+# -- 10 and 11: sizes and turned photos --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GREY + COLOURED + TIFFS)
+def test_10_label_of_another_size(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    image = Image.open(raw.label)
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.save(raw.label)
+    refuses_image(raw, raw.label.name, "6x8", "8x6", "nothing is resized")
+
+
+@pytest.mark.parametrize("name", MATS)
+def test_10_mat_of_another_size(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    photo(raw.photo, (5, 7))
+    refuses_image(raw, raw.label.name, "8x6", "7x5", "nothing is resized")
+
+
+@pytest.mark.parametrize("name", ["coco", "paco", "partimagenet-json", "coco-panoptic", "cvat", "labelme"])
+def test_10_photo_of_another_size_than_recorded(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    photo(raw.photo, (5, 7))
+    refuses_image(raw, raw.photo.name, "7x5")
+
+
+def turn(path: Path, orientation: int = 6) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("name", ["masks", "coco", "pascal-part", "pascal-context", "coco-stuff"])
+def test_11_exif_orientation_is_not_applied(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    turn(raw.photo)
+    accepts(raw, raw.photo.name, "EXIF orientation 6", "stored pixels")
+    row = open_dataset(raw.out).split("train")[1]
+    assert (row.height, row.width) == SHAPE
+
+
+@pytest.mark.parametrize("name", ["labelme", "cvat", "yolo-seg"])
+def test_11_exif_orientation_that_the_tool_applied(name: str, tmp_path: Path) -> None:
+    """These tools show a photo upright, so labels drawn in them do not follow the stored pixels."""
+    raw = draw(name, tmp_path)
+    turn(raw.photo, 3)
+    refuses_image(raw, raw.photo.name, "EXIF orientation 3")
+
+
+# -- 18: decompression bombs -------------------------------------------------------------------------------------------
+
+
+def bomb(path: Path) -> None:
+    path.write_bytes(grey_png(30_000, 30_000, 8, [b"\0" * 10]))
+
+
+def large(path: Path) -> None:
+    """Below the limit at which Pillow itself warns or refuses."""
+    path.write_bytes(grey_png(12_000, 9_000, 8, [b"\0" * 10]))
+
+
+@pytest.mark.parametrize("where", ["label", "photo"])
+@pytest.mark.parametrize("name", ["masks", "coco-panoptic", "sceneparse150", "cityscapes"])
+@pytest.mark.parametrize("spoil", [bomb, large], ids=["18-bomb", "18-over-the-limit"])
+def test_bomb(spoil: Spoil, name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as other packages leave it
+    raw = draw(name, tmp_path)
+    path: Path = getattr(raw, where)
+    spoil(path)
+    refuses_image(raw, path.name, "pixels", "tiles")
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_18_tiff_bomb(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    data = raw.label.read_bytes()
+    for value, side in ((8, 30_000), (6, 30_000)):  # width and height in the directory of tags
+        old, new = value.to_bytes(4, "little"), side.to_bytes(4, "little")
+        tag = {8: b"\x00\x01", 6: b"\x01\x01"}[value]
+        start = data.index(tag + b"\x03\x00") if tag + b"\x03\x00" in data else data.index(tag + b"\x04\x00")
+        assert data[start + 8 : start + 12] == old
+        data = data[: start + 8] + new + data[start + 12 :]
+    raw.label.write_bytes(data)
+    refuses_image(raw, raw.label.name, "pixels")
+
+
+def test_18_bomb_inside_a_labelme_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as importing labelme leaves it
+    raw = draw("labelme", tmp_path)
+    mask = base64.b64encode(grey_png(30_000, 30_000, 8, [b"\0" * 10])).decode()
+    shape = {"label": "wheel", "points": [[0, 0], [2, 2]], "shape_type": "mask", "mask": mask}
+    rewrite(raw.label, lambda data: data["shapes"].append(shape))
+    accepts(raw, raw.label.name, "30000x30000", "skipped")
+
+
+# -- 31: empty masks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"mask": np.zeros(SHAPE, np.uint8), "parts": ()}, ["person has an empty mask", "skipped"]),
+    ({"parts": (("torso", np.zeros(SHAPE, np.uint8)),)}, ["torso has an empty mask", "skipped"]),
+], ids=["31-empty-object", "31-empty-part"])  # fmt: skip
+def test_empty_mask_in_pascal_part(changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    raw = draw("pascal-part", tmp_path)
+    mat(raw.label, [person(**changes), person()])
+    accepts(raw, raw.label.name, *words)
+
+
+@pytest.mark.parametrize("name", ["coco", "paco", "partimagenet-json"])
+def test_31_empty_rle(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    rle = {"size": list(SHAPE), "counts": [48]}
+    rewrite(raw.label, lambda data: data["annotations"].append(
+        {"id": 77, "image_id": 2, "category_id": 1, "iscrowd": 0, "segmentation": rle}))  # fmt: skip
+    report = accepts(raw, "annotation 77", "empty")
+    assert report["objects"] == 2
+
+
+def test_31_segment_without_pixels(tmp_path: Path) -> None:
+    raw = draw("coco-panoptic-json", tmp_path)
+    rewrite(raw.label, lambda data: data["annotations"][1]["segments_info"].append({"id": 5, "category_id": 1}))
+    accepts(raw, "segment 5", "no pixel")
+
+
+@pytest.mark.parametrize(("name", "value"), [("masks", 255), ("cityscapes", 0), ("sceneparse150", 0), ("coco-stuff", 255)])
+def test_31_every_pixel_is_ignore(name: str, value: int, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    ids_png(raw.label, np.full(SHAPE, value, np.uint8))
+    refuses_image(raw, raw.label.name, "every pixel is ignore", "--allow-empty")
+
+
+def test_31_every_pixel_is_ignore_accepted_on_request(tmp_path: Path) -> None:
+    raw = draw("masks", tmp_path).told("--allow-empty")
+    ids_png(raw.label, np.full(SHAPE, 255, np.uint8))
+    accepts(raw, "b.png", "every pixel is ignore")
