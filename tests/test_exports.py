@@ -212,8 +212,10 @@ def test_exchanged_photo_is_refused(layout: str, mode: str, own: Path, tmp_path:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_broken_label_file_is_named(layout: str, own: Path, tmp_path: Path) -> None:
+def test_broken_or_exchanged_label_file_is_named(layout: str, own: Path, tmp_path: Path) -> None:
     path = own / "labels" / "fine" / "val" / "v.png"
+    path.write_bytes(path.with_name("a.png").read_bytes())
+    refused(run("export", own, folder_for(layout, tmp_path), "--as", layout, "--workers", 1), "v.png", "differs from the")
     path.write_bytes(path.read_bytes()[:-20])
     refused(run("export", own, folder_for(layout, tmp_path), "--as", layout, "--workers", 1), "v.png")
     path.unlink()

@@ -5,6 +5,7 @@ An exporter turns rows into files; claiming the output folder is `folder`'s, run
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy, Level
 from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, valid_pixels
-from hiposeg_cli.store import Dataset, Row, label_path, sha256_file
+from hiposeg_cli.store import Dataset, Row, label_path
 
 Summary = TypeVar("Summary")
 Results = Callable[[str], Iterator[tuple[Row, Summary]]]
@@ -94,6 +95,12 @@ class Exporter(ABC, Generic[Summary]):
         """The label map of the chosen level."""
         return labels.coarse if self.level == "coarse" else labels.fine
 
+    def labels(self, row: Row) -> TwoLevelMap:
+        """Both label maps of a row, from files that are still what was prepared."""
+        for kind in row.label_hashes():
+            label_bytes(self.dataset, row, kind)
+        return self.dataset.labels(row)
+
     def ignored_px(self) -> int:
         """Pixels of all rows without a class on the chosen level."""
         return sum(row.ignore_px + (row.coarse_only_px if self.level != "coarse" else 0) for row in self.rows())
@@ -115,15 +122,15 @@ class Exporter(ABC, Generic[Summary]):
         """Write the whole export into an empty folder, taking every split's results once."""
 
 
-def label_bytes(dataset: Dataset, row: Row, level: str) -> bytes:
-    """The label PNG of one level as it was prepared. Raises DataError when it is gone or was altered."""
-    path = label_path(dataset.root, level, row.split, row.key)
+def label_bytes(dataset: Dataset, row: Row, kind: str) -> bytes:
+    """The label PNG of one kind as it was prepared. Raises DataError when it is gone or was altered."""
+    path = label_path(dataset.root, kind, row.split, row.key)
     if not path.is_file():
         raise DataError(path, "label file is missing", "prepare the data again")
-    expected = row.fine_sha256 if level == "fine" else row.coarse_sha256
-    if sha256_file(path) != expected:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != row.label_hashes()[kind]:
         raise DataError(path, "differs from the manifest", "prepare the data again")
-    return path.read_bytes()
+    return data
 
 
 def segment_map(classes: LabelArray, instances: NDArray[np.uint16] | None) -> NDArray[np.int64]:

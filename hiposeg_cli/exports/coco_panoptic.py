@@ -49,7 +49,7 @@ class CocoPanoptic(Exporter[list[Segment]]):
 
     def convert(self, row: Row, folder: Path) -> list[Segment]:
         """Write the id PNG of one image; returns its segments, whose ids are their positions from 1."""
-        classes = self.class_map(self.dataset.labels(row))
+        classes = self.class_map(self.labels(row))
         place_coco_photo(self, row, folder)
         segments = segment_map(classes, self.dataset.instances(row))
         found = list(segments_of(segments))

@@ -49,7 +49,7 @@ class CocoRle(Exporter[list[tuple[int, Segment]]]):
 
     def convert(self, row: Row, folder: Path) -> list[tuple[int, Segment]]:
         """(category id, segment) of one image, fine classes first."""
-        labels = self.dataset.labels(row)
+        labels = self.labels(row)
         place_coco_photo(self, row, folder)
         found = [] if self.level == "coarse" else self._segments(row, labels.fine, 1)
         return found if self.level == "fine" else found + self._segments(row, labels.coarse, 1 + self.hierarchy.n_fine)

@@ -136,7 +136,7 @@ class Cvat(Exporter[bool]):
 
     def convert(self, row: Row, folder: Path) -> bool:
         """Write the colour PNGs of one image; returns whether its objects could all be told apart."""
-        labels = self.dataset.labels(row)
+        labels = self.labels(row)
         joint = self._joint.encode(labels) if self._joint else level_map(labels.coarse)
         objects, complete = self._objects(joint, row)
         frame = self._frame(row)

@@ -91,7 +91,7 @@ class NNUNet(Exporter[None]):
 
     def convert(self, row: Row, folder: Path) -> None:
         """Write one case: the photo's pixels and the labels as PNGs."""
-        labels = self.dataset.labels(row)
+        labels = self.labels(row)
         joint = self._joint.encode(labels) if self._joint else level_map(labels.coarse)
         part = "Ts" if row.split == _TEST else "Tr"
         narrow = self._values[-1] < 256

@@ -61,7 +61,7 @@ class YoloSeg(Exporter[None]):
 
     def convert(self, row: Row, folder: Path) -> None:
         """Write the polygons of one image; an image without any gets an empty file."""
-        labels = self.dataset.labels(row)
+        labels = self.labels(row)
         segments = segment_map(self.class_map(labels), self.dataset.instances(row))
         lines = [f"{class_id} {_text(points, row)}\n" for class_id, points in self._polygons(segments)]
         name = self._names[row.split, row.key]
