@@ -101,7 +101,7 @@ def prepare(
     if out is None:
         results = list(_converted(reader, options.shard.of(items), None, options, progress))
         rows = sorted((result[0] for result in results if isinstance(result, tuple)), key=_place)
-        failures = [error for error in results if isinstance(error, HiposegError)]
+        failures = [*reader.faults, *(error for error in results if isinstance(error, HiposegError))]
         return Prepared(_report(reader, rows, [str(error) for error in failures]), tuple(failures))
     by_place = {(item.split, item.key): item for item in items}
     with Writer(
@@ -132,14 +132,16 @@ def _write(reader: Reader, items: list[RawItem], writer: Writer, options: Prepar
             writer.add(*result)
     missing = writer.missing()
     rows = sorted(writer.done.values(), key=_place)
+    found = [*reader.faults, *failures.values()]
     if not rows and not missing:
         writer.discard()
-        raise next(iter(failures.values()), DataError(reader.root, "holds no images", "check the folder"))
-    report = _report(reader, rows, [writer.failed[place] for place in sorted(writer.failed)])
-    complete = not missing and (not writer.failed or options.skip_bad)
+        raise found[0] if found else DataError(reader.root, "holds no images", "check the folder")
+    failed = [*map(str, reader.faults), *(writer.failed[place] for place in sorted(writer.failed))]
+    report = _report(reader, rows, failed)
+    complete = not missing and (not failed or options.skip_bad)
     if complete:
         writer.finish(reader.hierarchy, _about(reader, options), report)
-    return Prepared(report, tuple(failures.values()), missing)
+    return Prepared(report, tuple(found), missing)
 
 
 def _place(row: Row) -> Place:
@@ -166,10 +168,11 @@ def _with_validation(items: list[RawItem], options: PrepareOptions) -> list[RawI
 
 
 def _fingerprint(reader: Reader, items: list[RawItem], options: PrepareOptions) -> str:
+    """What must be equal for a run to be resumed. Images may come in between, unless --val chooses among them."""
     identity = {
         "format": reader.name, "root": str(reader.root), "hierarchy": reader.hierarchy.digest,
         "lookup": hashlib.sha256(reader.lookup.fine.tobytes() + reader.lookup.coarse.tobytes()).hexdigest(),
-        "options": reader.options.given(), "copy": options.copy_images, "items": [(item.split, item.key) for item in items],
+        "options": reader.options.given(), "copy": options.copy_images, "val": [options.val, options.seed, *((item.split, item.key) for item in items)] if options.val else [],
     }  # fmt: skip
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 

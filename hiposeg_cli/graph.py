@@ -108,8 +108,9 @@ def read_node_link(data: Any, where: object) -> Any:
     """The graph of node-link JSON, as this module or networkx writes it. Raises HierarchyError."""
     try:
         key = "key" if "key" in data["nodes"][0] else "id"
-        return nx.node_link_graph(data, directed=True, name=key, edges="edges" if "edges" in data else "links")
-    except (KeyError, TypeError, IndexError, AttributeError, nx.NetworkXError) as error:
+        edges = "edges" if "edges" in data else "links"
+        return _simple(nx.node_link_graph(data, directed=True, multigraph=False, name=key, edges=edges))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, nx.NetworkXError) as error:
         raise HierarchyError(where, f"is no node-link JSON of a graph ({error!r})", "export it again") from None
 
 
@@ -125,9 +126,14 @@ def read_graphml(data: bytes, where: object) -> Any:
         graph = nx.read_graphml(BytesIO(data))
         for record in (graph.graph, *(node for _, node in graph.nodes(data=True))):
             record.update({key: json.loads(record[key]) for key in _TEXTS_OF_LISTS if isinstance(record.get(key), str)})
-    except (ParseError, DefusedXmlException, nx.NetworkXError, ValueError, KeyError, RecursionError) as error:
+    except (ParseError, DefusedXmlException, nx.NetworkXError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise HierarchyError(where, f"is no GraphML file ({error})", "export it again") from None
-    return graph
+    return _simple(graph)
+
+
+def _simple(graph: Any) -> Any:
+    """The graph without parallel edges."""
+    return nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
 
 
 def _dot(graph: Any) -> str:

@@ -123,7 +123,7 @@ class _Parser(Fields):
             tree = Hierarchy(name=name, levels=tuple(levels), doc=doc)
         stated = dag or tree
         assert stated is not None
-        self._check_ignore(data, stated)
+        self._check_ignore(data, tree or stated)
         return replace(stated, sources=read_sources(data.get("sources"), tree or stated, self))
 
     def _level_names(self, data: Mapping) -> list[str]:

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from hiposeg_cli.errors import DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.image_file import check_png_complete, decode, opened
+from hiposeg_cli.raw_file import file_bytes
 
 IGNORE = -1  # in int64 tensors, where no class id can be negative
-MAX_PIXELS = 100_000_000
 PNG_LEVEL = 3
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_ORIENTATION = 0x0112  # the EXIF tag
 _MAX_CLASSES_8BIT = 254  # 254 stays free: `reduce_zero_label` arithmetic elsewhere turns ignore into it
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]  # (H, W)
@@ -121,49 +118,7 @@ def lift(fine: LabelArray, hierarchy: Hierarchy) -> LabelArray:
     return table[fine]
 
 
-# -- image files -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Photo:
-    """What a photo that decoded to its end is: size in pixels, hash of the file, remarks in words."""
-
-    height: int
-    width: int
-    sha256: str
-    warnings: tuple[str, ...] = ()
-
-
-def check_photo(path: Path) -> Photo:
-    """Decode a photo to its end, reading its file once. Raises DataError as `read_rgb` does."""
-    data = _bytes_of(path)
-    with _opened(path, data) as image:
-        _decode(image, path, "image")
-        if image.format == "PNG":
-            _check_png_complete(path, data)
-        return Photo(image.height, image.width, hashlib.sha256(data).hexdigest(), _exif_remarks(image, path))
-
-
-def _exif_remarks(image: ImageFile.ImageFile, path: Path) -> tuple[str, ...]:
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):  # broken EXIF is no broken picture
-        return (f"{path.name}: EXIF data cannot be read; pixels are taken as stored",)
-    if orientation in (0, 1):
-        return ()
-    return (f"{path.name}: EXIF orientation {orientation} is not applied; labels follow the stored pixels",)
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a photo, as stored (EXIF rotation is not applied: labels follow the stored pixels).
-
-    Raises: DataError for a missing, truncated, oversized or non-image file.
-    """
-    with _opened(path, _bytes_of(path)) as image:
-        _decode(image, path, "image")
-        if image.mode in ("I;16", "I"):
-            return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+# -- PNG files ---------------------------------------------------------------------------------------------------------
 
 
 def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -171,12 +126,12 @@ def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Raises: DataError for a colour-coded, truncated or otherwise unusable file.
     """
-    data = _bytes_of(path)
-    with _opened(path, data) as image:
+    data = file_bytes(path)
+    with opened(path, data) as image:
         if image.format != "PNG":
             raise DataError(path, f"labels are {image.format}, which may alter ids", "save labels as PNG")
-        _check_png_complete(path, data)
-        _decode(image, path, "label PNG")
+        check_png_complete(path, data)
+        decode(image, path, "label PNG")
         depth = data[24]
         if image.mode == "L" and depth < 8:
             raise DataError(
@@ -235,76 +190,3 @@ def write_label_png(path: Path, labels: LabelArray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(path, "no such file", "check the path") from None
-    except IsADirectoryError:
-        raise DataError(path, "is a folder, not an image", "check the path") from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from None
-
-
-@contextlib.contextmanager
-def _opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
-    """Open an image lazily with a pixel limit and our own errors; nothing is decoded yet."""
-    try:
-        with warnings.catch_warnings():  # our own limit is checked below, from the header
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError:
-        raise DataError(path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
-    except UnidentifiedImageError:
-        raise DataError(path, _what_it_is(data), "replace the file") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise DataError(path, f"cannot be read as an image ({error})", "replace the file") from None
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(path, f"has {image.width}x{image.height} pixels, over {MAX_PIXELS}", "split it into tiles")
-        yield image
-
-
-def _decode(image: ImageFile.ImageFile, path: Path, what: str) -> None:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise DataError(path, f"{what} is broken ({error})", "replace the file") from None
-
-
-def _what_it_is(data: bytes) -> str:
-    """Say what a file that is no image really is."""
-    head = data[:200]
-    if not head:
-        return "is an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the image itself"
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is an HTML page, not an image (a failed download?)"
-    return "is not an image"
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:
-    """Yield (type, checksum is right) of each complete chunk."""
-    position = 8
-    while position + 12 <= len(data):
-        (length,) = struct.unpack(">I", data[position : position + 4])
-        end = position + 12 + length
-        if end > len(data):
-            return
-        body = data[position + 4 : position + 8 + length]
-        yield body[:4], zlib.crc32(body) == struct.unpack(">I", data[end - 4 : end])[0]
-        if body[:4] == b"IEND":
-            return
-        position = end
-
-
-def _check_png_complete(path: Path, data: bytes) -> None:
-    """Refuse what Pillow decodes silently: a PNG whose end is cut off or whose checksum is wrong."""
-    last = b""
-    for kind, intact in _png_chunks(data):
-        if not intact:
-            raise DataError(path, f"PNG chunk {kind.decode('latin-1')} has a wrong checksum", "replace the file")
-        last = kind
-    if last != b"IEND":
-        raise DataError(path, f"PNG is truncated after {len(data)} bytes (no end marker)", "replace the file")

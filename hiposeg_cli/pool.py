@@ -76,7 +76,7 @@ def _result(future: Future[list[Result]], workers: Workers) -> list[Result]:
         return future.result()
     except BrokenProcessPool:
         where, what = f"--workers {workers.count}", "a worker process was killed (out of memory?)"
-        raise OutputError(where, what, "use fewer workers, and --resume") from None
+        raise OutputError(where, what, "use fewer workers") from None
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
-from hiposeg_cli.labelmap import TwoLevelMap, lift, read_label_png, read_rgb, write_label_png
+from hiposeg_cli.image_file import read_rgb
+from hiposeg_cli.labelmap import TwoLevelMap, lift, read_label_png, write_label_png
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1

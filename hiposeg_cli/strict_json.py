@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hiposeg_cli.errors import DataError
+from hiposeg_cli.raw_file import disguise, file_bytes
 
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
@@ -18,23 +19,28 @@ _ENCODINGS = {
 }  # fmt: skip
 
 
-def load_json(path: Path) -> Any:
-    """Parse one JSON file strictly; a byte order mark is skipped. Raises DataError naming line and column, or the key."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "check the path") from None
-    if not raw:
-        raise DataError(path, "is an empty file", "replace the file")
+def load_json(path: Path, *, fallback: str | None = None) -> Any:
+    """Parse one JSON file strictly; a byte order mark is skipped.
+
+    Args:
+        fallback: encoding of a file that is not UTF-8; None refuses it.
+    Raises: DataError naming line and column, or the key.
+    """
+    raw = file_bytes(path)
+    if what := disguise(raw[:200]):
+        raise DataError(path, what, "replace the file")
     for mark, name in _ENCODINGS.items():
         if raw.startswith(mark):
             raise DataError(path, f"is {name} text", "save it as UTF-8")
-    if raw.startswith(b"version https://git-lfs"):
-        raise DataError(path, "is a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`")
+    if b"\0" in raw[:4]:
+        raise DataError(path, "is UTF-16 or UTF-32 text", "save it as UTF-8")
     try:
-        return parse_json(raw.decode("utf-8-sig"), path)
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(path, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+        if fallback is None:
+            raise DataError(path, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+        text = raw.decode(fallback)
+    return parse_json(text, path)
 
 
 def parse_json(text: str, where: object) -> Any:

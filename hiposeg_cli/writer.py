@@ -23,7 +23,7 @@ from hiposeg_cli.hierarchy_yaml import dump_hierarchy
 from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.store import FORMAT_VERSION, STATE, Row, label_path, read_json, read_rows, sha256_file
 
-_LOCK = ".lock"
+_LOCK, _FINISHING = ".lock", ".lock-finish"
 Place = tuple[str, str]  # (split, key)
 
 
@@ -130,13 +130,11 @@ class Writer:
         """Refuse a folder that another live process writes as a whole, or the same shard of it."""
         others = [path for path in self.root.glob(f"{_LOCK}*") if self._conflicts(path)]
         for path in others:
-            owner, _, host = path.read_text().strip().partition(" ")
-            away = host not in ("", socket.gethostname())
-            if away or (owner.isdigit() and _alive(int(owner))):
-                place = f" on {host}" if away else ""
-                cure = f"wait for it; if it is gone, remove {path.name}"
-                raise DataError(self.root, f"is being written by process {owner}{place}", cure)
-        self._lock_path.write_text(f"{os.getpid()} {socket.gethostname()}")
+            if owner := _owner(path):
+                raise DataError(
+                    self.root, f"is being written by process {owner}", f"wait for it; if it is gone, remove {path.name}"
+                )
+        self._lock_path.write_text(_me())
 
     def _conflicts(self, path: Path) -> bool:
         return self.shard.count == 1 or path.name in (_LOCK, self._lock_path.name)
@@ -177,9 +175,10 @@ class Writer:
     def _read_states(self) -> None:
         """Take over what every shard recorded."""
         for path in sorted(self.root.glob(f"{STATE}*")):
-            first, *entries = _json_lines(path) or [{}]
-            self._require_same_run(first.get("fingerprint"))
-            for entry in entries:
+            lines = _json_lines(path)
+            if lines:
+                self._require_same_run(lines[0].get("fingerprint"))
+            for entry in lines[1:]:
                 if "row" in entry:
                     self._keep(Row(**entry["row"]), Stamp(tuple(entry["stamp"])))
                 elif (entry["split"], entry["key"]) not in self.done:
@@ -229,10 +228,30 @@ class Writer:
         """Images that no shard has converted or failed yet, as far as their states tell."""
         if self.shard.count > 1:
             self._read_states()
-        return len(self.places - self.done.keys() - self.failed.keys())
+        return 0 if self._completed else len(self.places - self.done.keys() - self.failed.keys())
+
+    @property
+    def _completed(self) -> bool:
+        """Whether another shard found nothing missing and completed the dataset, which removes all states."""
+        return not self._state_path.exists()
 
     def finish(self, hierarchy: Hierarchy, about: dict[str, Any], report: dict[str, Any]) -> None:
-        """Write manifests, splits, hierarchy, report and, last, dataset.json; then drop the states."""
+        """Write manifests, splits, hierarchy, report and, last, dataset.json; then drop the states.
+
+        Of several shards that find nothing missing at the same time, one does it.
+        """
+        lock = self.root / _FINISHING
+        try:
+            with lock.open("x") as file:
+                file.write(_me())
+        except FileExistsError:
+            if _owner(lock):
+                return
+        if not self._completed:
+            self._complete(hierarchy, about, report)
+        lock.unlink(missing_ok=True)
+
+    def _complete(self, hierarchy: Hierarchy, about: dict[str, Any], report: dict[str, Any]) -> None:
         for leftover in self.root.rglob(".*.tmp"):  # of runs that were killed between write and rename
             leftover.unlink(missing_ok=True)
         rows = sorted(self.done.values(), key=lambda row: (row.split, row.key))
@@ -280,9 +299,13 @@ _FILES = ("dataset.json", "hierarchy.yaml", "report.json")
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Entries of a state file; the line being written when a run was stopped is left out."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """Entries of a state file; the line being written when a run was stopped is left out, a file that is gone is empty."""
+    entries: list[dict[str, Any]] = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return entries
+    for line in text.splitlines():
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:
@@ -303,6 +326,18 @@ def is_ours(path: Path, key: str) -> bool:
     except (OSError, ValueError, IndexError):
         return False
     return isinstance(first, dict) and (first.get(key) == "hiposeg-prepared" if key == "format" else key in first)
+
+
+def _me() -> str:
+    return f"{os.getpid()} {socket.gethostname()}"
+
+
+def _owner(lock: Path) -> str:
+    """The process that holds a lock; empty when it is gone. One on another machine counts as alive."""
+    process_id, _, host = lock.read_text().strip().partition(" ")
+    if host not in ("", socket.gethostname()):
+        return f"{process_id} on {host}"
+    return process_id if process_id.isdigit() and _alive(int(process_id)) else ""
 
 
 def _alive(process_id: int) -> bool:

@@ -1,34 +1,23 @@
-"""Toy raw datasets of every format, to be spoilt, and what `hiposeg prepare` does with them as a user meets it.
+"""Toy raw datasets of every format, to be spoilt.
 
 Each set has two images: the first stays sound, the second is the one that tests spoil.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import scipy.io
 from conftest import TOY_YAML
 from numpy.typing import NDArray
 from PIL import Image
 from raw_sets import RawObject, box, ids_png, mat, photo, square
-from typer.main import get_command
-
-from hiposeg_cli import convert
-from hiposeg_cli.app import app
-from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.hierarchy_yaml import load_hierarchy
 
 SHAPE = (6, 8)
 IDS: NDArray[np.uint8] = np.array([[1, 2, 3, 4, 5, 6, 7, 7]] * 6, np.uint8)  # known to every format; 7 is never ignore
@@ -97,8 +86,8 @@ def _json(path: Path, data: Any) -> None:
 
 
 def person(**changes: Any) -> RawObject:
-    fields: dict[str, Any] = {"name": "person", "mask": box(SHAPE, 0, 0, 3, 3), "parts": (("torso", box(SHAPE, 0, 0, 2, 2)),)}
-    return RawObject(**{**fields, **changes})
+    torso = ("torso", box(SHAPE, 0, 0, 2, 2))
+    return RawObject(**{"name": "person", "mask": box(SHAPE, 0, 0, 3, 3), "parts": (torso,), **changes})
 
 
 def _pascal_part(path: Path) -> None:
@@ -111,7 +100,8 @@ def _polygons(path: Path) -> None:
 
 
 def _labelme(path: Path) -> None:
-    shape = {"label": "wheel", "points": [[1, 1], [5, 1], [5, 4]], "group_id": None, "shape_type": "polygon", "flags": {}}
+    points = [[1, 1], [5, 1], [5, 4]]
+    shape: dict[str, Any] = {"label": "wheel", "points": points, "group_id": None, "shape_type": "polygon", "flags": {}}
     sizes = {"imageHeight": SHAPE[0], "imageWidth": SHAPE[1]}
     _json(path, {"version": "5.5.0", "shapes": [shape], "imagePath": f"{path.stem}.jpg", "imageData": None, **sizes})
 
@@ -133,8 +123,12 @@ def _ade20k(path: Path) -> None:
 
 def coco_annotations(*more: dict[str, Any]) -> list[dict[str, Any]]:
     """One square each in the images 1 and 2, then what is given, of image 2 unless it says otherwise."""
-    entries = [{"image_id": 1, "segmentation": [square(0, 0, 2, 2)]}, {"segmentation": [square(0, 0, 2, 2)]}, *more]
-    default = {"image_id": 2, "category_id": 1, "iscrowd": 0}
+    entries: list[dict[str, Any]] = [
+        {"image_id": 1, "segmentation": [square(0, 0, 2, 2)]},
+        {"segmentation": [square(0, 0, 2, 2)]},
+        *more,
+    ]
+    default: dict[str, Any] = {"image_id": 2, "category_id": 1, "iscrowd": 0}
     return [{"id": number, **default, **entry} for number, entry in enumerate(entries, start=1)]
 
 
@@ -176,8 +170,8 @@ def cvat_xml(inside: str = "", *, name: str = "b.jpg", size: str = 'width="8" he
     polygon = '<polygon label="wheel" points="0,0;4,0;4,4" z_order="0"/>'
     first = f'<image id="0" name="a.jpg" width="8" height="6">{polygon}</image>'
     second = f'<image id="1" name="{name}" {size}>{polygon}{inside}</image>'
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}<annotations><version>1.1</version>\n{first}\n{second}\n</annotations>\n'
-
+    body = f"<annotations><version>1.1</version>\n{first}\n{second}\n</annotations>\n"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{body}'
 
 
 def _files(format_name: str, photos: str, labels: str, write: Write, *options: str, toy: bool = False) -> Draw:
@@ -259,6 +253,8 @@ SETS: dict[str, Draw] = {
     "ade20k": _files("ade20k", "images/ADE/training/street/{}.jpg", "images/ADE/training/street/{}_seg.png", _ade20k),
     "sceneparse150": _files("sceneparse150", "images/training/{}.jpg", "annotations/training/{}.png", _grey),
     "mapillary": _files("mapillary", "training/images/{}.jpg", "training/v2.0/labels/{}.png", _palette),
+    "lip": _files("lip", "train_images/{}.jpg", "train_segmentations/{}.png", _grey),
+    "cihp": _files("cihp", "Training/Images/{}.jpg", "Training/Category_ids/{}.png", _grey),
     "labelme": _files("labelme", "{}.jpg", "{}.json", _labelme, toy=True),
     "cvat": _one_file("cvat", "images/{}.jpg", "annotations.xml", cvat_xml()),
     "yolo-seg": _yolo_set,
@@ -273,114 +269,33 @@ def draw(name: str, world: Path) -> Raw:
     return SETS[name](world)
 
 
-# -- running the command -----------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
+
+JSON_SETS = ("coco", "coco-panoptic-json", "paco", "partimagenet-json")
+ANY_NAME = ["masks", "pascal-part", "coco", "coco-panoptic", "labelme", "cvat", "yolo-seg", "mapillary", "ade20k"]
+LISTS = {
+    "pascal-part": "ImageSets/Main/train.txt",
+    "pascal-context": "ImageSets/SegmentationContext/train.txt",
+    "coco-stuff-10k": "imageLists/train.txt",
+    "lip": "train_id.txt",
+    "cihp": "Training/train_id.txt",
+}  # fmt: skip
 
 
-_preset = cache(load_hierarchy)
+def write_list(raw: Raw, place: str, *stems: str) -> Path:
+    path = raw.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{stem}\n" for stem in stems))
+    return path
 
 
-def _loaded_once(name: str) -> Hierarchy:
-    """A shipped taxonomy is read once, any other file each time."""
-    return load_hierarchy(name) if Path(name).suffix else _preset(name)
-
-
-_command = get_command(app)  # building the parser takes as long as a toy preparation, so it is done once
-
-
-@dataclass(frozen=True)
-class Answer:
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-def hiposeg(*arguments: object) -> Answer:
-    """Run a command in this process; an exception that is no exit, or the exit code for one, fails the test."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with redirect_stdout(stdout), redirect_stderr(stderr), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "load_hierarchy", _loaded_once)
-        patch.setattr(os, "sync", lambda: None)  # it waits for the other programs' files, too
-        with pytest.raises(SystemExit) as stop:
-            _command.main([str(argument) for argument in arguments], prog_name="hiposeg")
-    code = stop.value.code or 0
-    assert code in (0, 1, 2, 130), stderr.getvalue()
-    assert "Traceback" not in stderr.getvalue() + stdout.getvalue()
-    return Answer(int(code), stdout.getvalue(), stderr.getvalue())
-
-
-def prepare(raw: Raw, *options: object) -> Answer:
-    """`hiposeg prepare FORMAT SRC OUT` with the options of the set and these."""
-    return hiposeg("prepare", raw.format, raw.root, raw.out, *raw.options, *options, "--workers", 1)
-
-
-def problems(result: Answer) -> list[str]:
-    """The lines that report a problem."""
-    return [line for line in result.stderr.splitlines() if line.startswith(("hiposeg: ", "warning: "))]
-
-
-def snapshot(world: Path) -> dict[str, bytes | str]:
-    """Everything below a folder, links and folders too, but for WORLD/out."""
-    found: dict[str, bytes | str] = {}
-    for path in sorted(world.rglob("*")):
-        if path.is_relative_to(world / "out"):
-            continue
-        kept = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else "folder"
-        found[path.relative_to(world).as_posix()] = kept
-    return found
-
-
-def the_problem(result: Answer, code: int, words: Sequence[str]) -> str:
-    """The one line about the one problem: where, what and the cure, with these words; and the exit code."""
-    assert result.exit_code == code, result.stderr
-    lines = problems(result)
-    assert len(lines) == 1, result.stderr
-    assert [word for word in words if word not in lines[0]] == [], lines[0]
-    assert re.search(r": .+ - .+", lines[0]), f"no cure: {lines[0]}"
-    return lines[0].partition(": ")[2]
-
-
-def finished(out: Path) -> dict[str, Any]:
-    """The report of a completed dataset without remains of the run."""
-    assert not [path for path in out.rglob(".*") if path.is_file()]
-    about = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert about["splits"] == report["images"]
-    return dict(report)
-
-
-def refuses_image(raw: Raw, *words: str) -> None:
-    """The fault is found by --check, stops a run that can be resumed, and costs one image under --skip-bad."""
-    before = snapshot(raw.world)
-    said = the_problem(prepare(raw, "--check"), 1, words)
-    assert not raw.out.exists()
-    assert the_problem(prepare(raw), 2, words) == said
-    assert not (raw.out / "dataset.json").exists()
-    assert the_problem(prepare(raw, "--resume", "--skip-bad"), 1, words) == said
-    report = finished(raw.out)
-    assert report["failures"] == [said]
-    assert sum(report["images"].values()) == 1
-    assert snapshot(raw.world) == before
-
-
-def refuses_source(raw: Raw, *words: str, options: Sequence[object] = ("--check", "--skip-bad")) -> None:
-    """Nothing is written; neither --check nor --skip-bad (or what is given) makes a difference."""
-    before = snapshot(raw.world)
-    for option in ((), *((option,) for option in options)):
-        the_problem(prepare(raw, *option), 2, words)
-        assert not raw.out.exists()
-    assert snapshot(raw.world) == before
-
-
-def accepts(raw: Raw, *words: str, images: int = 2) -> dict[str, Any]:
-    """Everything is converted; one warning has these words, or there is none. Gives the report."""
-    before = snapshot(raw.world)
-    result = prepare(raw)
-    assert result.exit_code == 0, result.stderr
-    assert problems(result) == []
-    report = finished(raw.out)
-    assert report["failures"] == []
-    assert sum(report["images"].values()) == images
-    assert len(report["warnings"]) == bool(words), report["warnings"]
-    assert [word for word in words if word not in report["warnings"][0]] == [], report["warnings"]
-    assert snapshot(raw.world) == before
-    return report
+def rename_photo(raw: Raw, name: str) -> None:
+    """Give the second photo and all that belongs to it another name, in files as on disk."""
+    old = re.split("[_.]", raw.photo.name)[0]
+    for path in [path for path in raw.root.rglob(f"{old}[._]*") if path.is_file()]:
+        path.rename(path.with_name(name + path.name.removeprefix(old)))
+    for path in sorted(raw.root.rglob("*.json")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(f'"{old}.', f'"{json.dumps(name)[1:-1]}.'), encoding="utf-8")
+    if raw.format == "cvat":
+        raw.label.write_text(cvat_xml(name=f"{name}.jpg".replace("\n", "&#10;").replace("\x07", "?")), encoding="utf-8")

@@ -274,5 +274,5 @@ def test_a_bug_of_ours_is_exit_70_without_a_traceback(monkeypatch: pytest.Monkey
     def broken(name: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(hierarchy_yaml, "load_hierarchy", broken)
+    monkeypatch.setattr(hierarchy_yaml, "load_taxonomy", broken)
     refused(run("hierarchy", "show", "demo"), "ZeroDivisionError", "a bug in hiposeg", code=70)

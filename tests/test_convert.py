@@ -421,7 +421,7 @@ def test_resume_of_nothing_starts_from_nothing(raw: Path, tmp_path: Path, option
 
 
 @pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize("change", ["val", "seed", "copy", "suffix", "hierarchy", "ignore", "source", "image"])
+@pytest.mark.parametrize("change", ["val", "seed", "copy", "suffix", "hierarchy", "ignore", "source"])
 def test_resume_with_other_options_is_refused_and_touches_nothing(
     change: str, finished: bool, raw: Path, tmp_path: Path, options: PrepareOptions
 ) -> None:
@@ -455,12 +455,41 @@ def test_resume_with_other_options_is_refused_and_touches_nothing(
     elif change == "source":
         shutil.copytree(raw, tmp_path / "raw2")
         raw = tmp_path / "raw2"
-    else:
-        for folder, suffix in (("images", "jpg"), ("labels", "png")):
-            shutil.copyfile(raw / "train" / folder / f"img0.{suffix}", raw / "train" / folder / f"new.{suffix}")
     with pytest.raises(DataError, match="made from another source, hierarchy or options"):
         prepare("masks", raw, out, changed, resume=True)
     assert files_below(out) == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_resume_adds_images_that_came_later(finished: bool, raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    out = tmp_path / "out"
+    if finished:
+        undisturbed(raw, out, options)
+    else:
+        interrupted(raw, out, options, after=6)
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        shutil.copyfile(raw / "train" / folder / f"img0.{suffix}", raw / "train" / folder / f"new.{suffix}")
+    assert prepare("masks", raw, out, options, resume=True).failures == ()
+    assert files_below(out) == undisturbed(raw, tmp_path / "fresh", options)
+
+
+def test_an_image_without_its_photo_is_a_failure_of_its_own_and_mended_by_resume(
+    raw: Path, tmp_path: Path, options: PrepareOptions
+) -> None:
+    whole = undisturbed(raw, tmp_path / "whole", options)
+    photo = raw / "train" / "images" / "img4.jpg"
+    photo.rename(tmp_path / "img4.jpg")
+    out = tmp_path / "out"
+    result = prepare("masks", raw, out, options)
+    assert ["img4.png: has no image" in str(error) for error in result.failures] == [True]
+    with pytest.raises(DataError, match="unfinished"):
+        open_dataset(out)
+    skipped = prepare("masks", raw, tmp_path / "skipped", replace(options, skip_bad=True))
+    assert skipped.report["failures"] == [str(error) for error in skipped.failures] != []
+    assert len(open_dataset(tmp_path / "skipped").split("train")) == N_IMAGES - 1
+    (tmp_path / "img4.jpg").rename(photo)
+    assert prepare("masks", raw, out, options, resume=True).failures == ()
+    assert files_below(out) == whole
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_polygons_equal_json2labelimg_pixel_for_pixel(seed: int, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "polygons file"), ("[]", "polygons file"), ('{"imgWidth": 12, "imgHeight": 8}', "polygons file"),
+        ("{", "broken JSON"), ("[]", "polygons file"), ('{"imgWidth": 12, "imgHeight": 8}', "polygons file"),
         ('{"imgWidth": 12, "imgHeight": 8, "objects": [{"label": "caar", "polygon": []}]}', "did you mean 'car'"),
         ('{"imgWidth": 12, "imgHeight": 8, "objects": [{"label": "car", "polygon": [[1, 2], ["x", 3]]}]}', "polygons file"),
         ('{"imgWidth": 5, "imgHeight": 8, "objects": []}', "5x8"),

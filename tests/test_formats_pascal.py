@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from raw_sets import RawObject, box, ids_png, pascal_set, photo
 from test_formats import complaint, converted, maps, only
 
+from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, HierarchyError
 from hiposeg_cli.formats.base import ReaderOptions
 from hiposeg_cli.formats.masks import Masks
@@ -268,10 +269,10 @@ def test_person_levels() -> None:
 )  # fmt: skip
 def test_downloaded_label_pngs_are_read_with_their_ids(name: str, n: int, tmp_path: Path) -> None:
     hierarchy = preset(name)
-    targets = Masks(tmp_path, hierarchy, ReaderOptions()).targets()
-    assert targets == {k: (k, int(hierarchy.parent[k])) for k in range(n)} | {255: (None, None)}
     photo(tmp_path / "raw" / "JPEGImages" / "2008_000008.jpg", (1, 4))
     ids_png(tmp_path / "raw" / "labels" / "2008_000008.png", [[0, 1, n - 1, 255]])
+    targets = Masks(tmp_path / "raw", hierarchy, ReaderOptions()).targets()
+    assert targets == {k: (k, int(hierarchy.parent[k])) for k in range(n)} | {255: (None, None)}
     fine, coarse = maps(converted("masks", tmp_path / "raw", tmp_path / "out", name))
     assert fine == [[0, 1, n - 1, X]]
     assert coarse == [[*hierarchy.parent[[0, 1, n - 1]].tolist(), X]]
@@ -429,10 +430,11 @@ def listed(root: Path, folder: str, **lists: str) -> Path:
 
 def test_listed_image_without_annotation_is_named_with_its_list(tmp_path: Path) -> None:
     root = listed(tv_set(tmp_path), ".", train="2008_000001\n", val="2008_000009\n2008_000007\n")
-    said = complaint("pascal-part", root)
-    assert "val.txt" in said
-    assert "'2008_000007' (and 1 more)" in said
-    assert "Annotations_Part/2008_000007.mat" in said
+    faults = prepare("pascal-part", root, None, PrepareOptions()).failures
+    assert len(faults) == 2
+    for stem, error in zip(("2008_000007", "2008_000009"), faults, strict=True):
+        assert "val.txt" in str(error)
+        assert f"Annotations_Part/{stem}.mat" in str(error)
 
 
 def test_annotation_and_photo_that_no_list_names_are_left_alone(tmp_path: Path) -> None:

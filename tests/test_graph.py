@@ -166,7 +166,13 @@ HOSTILE = """<?xml version="1.0"?><!DOCTYPE g [<!ENTITY a "aaaa"><!ENTITY b "&a;
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "is no GraphML file"), ("<graphml", "is no GraphML file"), (HOSTILE, "EntitiesForbidden"), ("<a/>", "GraphML")],
+    [
+        ('<?xml version="1.0" encoding="odd"?><a/>', "odd"),
+        ("", "is no GraphML file"),
+        ("<graphml", "is no GraphML file"),
+        (HOSTILE, "EntitiesForbidden"),
+        ("<a/>", "GraphML"),
+    ],
 )
 def test_broken_and_hostile_graphml_is_refused(text: str, words: str) -> None:
     with pytest.raises(HierarchyError) as caught:
@@ -175,7 +181,9 @@ def test_broken_and_hostile_graphml_is_refused(text: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [None, 3, {}, {"nodes": []}, {"nodes": [3]}, {"nodes": [{}], "edges": [{}]}])
+@pytest.mark.parametrize(
+    "data", [None, 3, {}, {"nodes": []}, {"nodes": [3]}, {"nodes": [{}], "edges": [{}]}, {"nodes": [{"id": None}]}]
+)
 def test_json_that_is_no_graph_is_refused(data: object) -> None:
     with pytest.raises(HierarchyError, match=r"tree\.json: is no node-link JSON of a graph"):
         read_node_link(data, "tree.json")

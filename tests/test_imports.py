@@ -8,17 +8,22 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hiposeg_cli"
-BASE = {"errors", "strict_yaml", "registry"}
-LABELS = BASE | {"hierarchy", "hierarchy_yaml", "labelmap", "lookup", "raw_names"}
+BASE = {"errors", "raw_file", "strict_json", "strict_yaml", "registry"}
+LABELS = BASE | {"hierarchy", "hierarchy_yaml", "image_file", "labelmap", "lookup", "raw_names", "taxonomy"}
 DATA = LABELS | {"store", "metrics", "graph", "formats"}
 ALLOWED = {
     "errors": set(),
+    "raw_file": {"errors"},
+    "strict_json": {"errors", "raw_file"},
     "strict_yaml": {"errors"},
     "registry": {"errors"},
     "config": BASE,
     "hierarchy": BASE,
-    "hierarchy_yaml": BASE | {"hierarchy"},
-    "labelmap": BASE | {"hierarchy"},
+    "taxonomy": BASE | {"hierarchy", "taxonomy"},
+    "hierarchy_yaml": BASE | {"hierarchy", "taxonomy"},
+    "builders": DATA | {"builders"},
+    "image_file": {"errors", "raw_file"},
+    "labelmap": BASE | {"hierarchy", "image_file"},
     "raw_names": BASE | {"hierarchy"},
     "lookup": BASE | {"hierarchy", "labelmap"},
     "graph": LABELS,
@@ -42,9 +47,12 @@ NUMPY_RING = BASE | {
     "config",
     "hierarchy",
     "hierarchy_yaml",
+    "image_file",
     "labelmap",
     "lookup",
     "raw_names",
+    "taxonomy",
+    "builders",
     "graph",
     "store",
     "writer",
@@ -117,8 +125,8 @@ def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
 
 
 def test_registered_plugins_exist() -> None:
-    from hiposeg_cli.registry import EXPORTS, FORMATS, METHODS
+    from hiposeg_cli.registry import BUILDERS, EXPORTS, FORMATS, METHODS
 
-    for registry in (EXPORTS, FORMATS, METHODS):
+    for registry in (BUILDERS, EXPORTS, FORMATS, METHODS):
         for name in registry.names():
             assert registry.load(name).__doc__

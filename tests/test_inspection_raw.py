@@ -17,9 +17,9 @@ from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions
 from hiposeg_cli.errors import ConfigError, DataError, HierarchyError
 from hiposeg_cli.formats.base import ReaderOptions
+from hiposeg_cli.image_file import _jpeg_has_end
 from hiposeg_cli.inspection.findings import READER, Diagnosis, Finding
 from hiposeg_cli.inspection.raw import check_raw
-from hiposeg_cli.inspection.raw_files import jpeg_has_end
 from hiposeg_cli.inspection.reader_checks import check_of
 
 SHAPE = (6, 8)
@@ -103,7 +103,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str, tuple[str, ...]]] = 
     ("photo cut", lambda r: cut(image(r), 0.6), "R8", "error", ("img1.jpg",)),
     ("label without its end", lambda r: cut(label(r), 0.9), "R8", "error", ("img1.png", "truncated")),
     ("bad checksum", bad_checksum, "R8", "error", ("img1.png", "IEND", "checksum")),
-    ("no end marker", without_end_marker, "R8", "warning", ("img1.jpg", "no end marker")),
+    ("no end marker", without_end_marker, "R8", "error", ("img1.jpg", "no end marker")),
     ("empty photo", lambda r: image(r).write_bytes(b""), "R9", "error", ("img1.jpg", "empty file")),
     ("pointer", lambda r: image(r).write_bytes(LFS), "R9", "error", ("img1.jpg", "Git LFS")),
     ("login page", lambda r: label(r).write_bytes(b"<!DOCTYPE html><html>"), "R9", "error", ("img1.png", "HTML")),
@@ -367,13 +367,13 @@ def test_panoptic_part_ids_that_are_none(tmp_path: Path) -> None:
 
 def test_the_end_of_a_jpeg_is_not_that_of_its_thumbnail(tmp_path: Path) -> None:
     data = photo(tmp_path / "a.jpg", (40, 40)).read_bytes()
-    assert jpeg_has_end(data)
-    assert jpeg_has_end(data + b"trailing bytes of a camera")
+    assert _jpeg_has_end(data)
+    assert _jpeg_has_end(data + b"trailing bytes of a camera")
     thumbnail = b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data
-    assert jpeg_has_end(data[:2] + thumbnail + data[2:])
-    assert not jpeg_has_end(data[:2] + thumbnail + data[2:-2])
+    assert _jpeg_has_end(data[:2] + thumbnail + data[2:])
+    assert not _jpeg_has_end(data[:2] + thumbnail + data[2:-2])
     for keep in (0, 2, 3, 20, len(data) // 2):
-        assert not jpeg_has_end(data[:keep])
+        assert not _jpeg_has_end(data[:keep])
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,16 @@ from PIL import Image
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level
+from hiposeg_cli.image_file import check_photo, opened, read_rgb
 from hiposeg_cli.labelmap import (
     LabelArray,
     TwoLevelMap,
-    _opened,
-    check_photo,
     count_ids,
     ignore_value,
     label_dtype,
     lift,
     png_bytes,
     read_label_png,
-    read_rgb,
     valid_pixels,
     write_bytes_atomic,
     write_label_png,
@@ -343,7 +341,7 @@ def test_an_image_under_our_limit_gives_no_warning_of_pillow(tmp_path: Path) -> 
     data = _png(8, 0, b"\x00", width=10_000, height=9_900)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with _opened(tmp_path / "a.png", data) as image:  # the header alone: decoding 99 MP is no test for every day
+        with opened(tmp_path / "a.png", data) as image:  # the header alone: decoding 99 MP is no test for every day
             assert image.size == (10_000, 9_900)
 
 

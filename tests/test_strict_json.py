@@ -43,13 +43,14 @@ def test_files_that_are_not_text_are_named(tmp_path: Path) -> None:
         ("b", "[1]".encode("utf-32"), "is UTF-32 text"),
         ("c", b'["\xe9"]', "is not UTF-8 text (byte 2)"),
         ("d", b"", "is an empty file"),
+        ("f", "[1]".encode("utf-16-le"), "is UTF-16 or UTF-32 text"),
         ("e", b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
     ]:
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(DataError) as caught:
             load_json(tmp_path / name)
         assert words in str(caught.value)
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="no such file"):
         load_json(tmp_path / "none")
     with pytest.raises(DataError, match="Is a directory"):
         load_json(tmp_path)

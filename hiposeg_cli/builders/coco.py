@@ -9,7 +9,7 @@ from typing import Any
 from hiposeg_cli.builders.base import Builder, BuildOptions, Draft, known
 from hiposeg_cli.builders.tables import color_of
 from hiposeg_cli.errors import DataError
-from hiposeg_cli.formats.coco_json import _Scan
+from hiposeg_cli.formats.coco_json import Scan
 from hiposeg_cli.hierarchy import fold
 from hiposeg_cli.taxonomy.document import as_document
 
@@ -24,7 +24,7 @@ def _coco(path: Path, options: BuildOptions) -> Draft:
         kinds.add("coco-panoptic" if panoptic else "coco")
 
     take = {"categories": lambda entry, start, end: categories.append(entry), "annotations": see, "images": _nothing}
-    if "categories" not in _Scan(path).lists(take) or not categories:
+    if "categories" not in Scan(path).lists(take) or not categories:
         raise DataError(path, "lists no categories", "is this an instances or panoptic JSON?")
     draft = Draft(path, ["fine", "coarse"])
     loose = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ def formats(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON
     from hiposeg_cli.formats.base import Reader
     from hiposeg_cli.registry import FORMATS
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in FORMATS.names():
         reader: type[Reader] = FORMATS.load(name)
         given = reader.default_hierarchy

@@ -19,9 +19,9 @@ from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.ade20k_table import Code, PartTable
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.files import first_folder, safe_key, walk
-from hiposeg_cli.formats.rgb_png import read_rgb_png
+from hiposeg_cli.image_file import read_rgb_png
 from hiposeg_cli.lookup import Target
-from hiposeg_cli.strict_json import parse_json
+from hiposeg_cli.strict_json import load_json
 
 _SPLITS = {"training": "train", "validation": "val"}
 _FOLDERS = ("images/ADE", "ADE20K_2021_17_01/images/ADE", "ADE", ".")
@@ -62,7 +62,7 @@ class Ade20k(Reader):
         for name, split in _SPLITS.items():
             if (folder / name).is_dir():
                 items += sorted(self._of_split(folder / name, split), key=lambda item: item.key)
-        if not items:
+        if not items and not self.faults:
             raise DataError(folder, "holds no training or validation *_seg.png", "name the folder that holds images/ADE")
         return items
 
@@ -72,11 +72,12 @@ class Ade20k(Reader):
             if not path.name.endswith(_SEG):
                 continue
             stem = str(path).removesuffix(_SEG)
-            for suffix in (_PHOTO, _JSON):
-                if stem + suffix not in found:
-                    raise DataError(path, f"lies there without {Path(stem).name}{suffix}", "extract the release again")
-            key = safe_key(Path(stem).relative_to(folder).as_posix())
-            yield RawItem(key, split, found[stem + _PHOTO], path.relative_to(self.root).as_posix())
+            with self.each_image():
+                for suffix in (_PHOTO, _JSON):
+                    if stem + suffix not in found:
+                        raise DataError(path, f"lies there without {Path(stem).name}{suffix}", "extract the release again")
+                key = safe_key(Path(stem).relative_to(folder).as_posix())
+                yield RawItem(key, split, found[stem + _PHOTO], path.relative_to(self.root).as_posix())
 
     def raw_files(self, item: RawItem) -> list[Path]:
         return [*super().raw_files(item), self._beside(item, _JSON), *self._part_files(item)]
@@ -194,24 +195,12 @@ class _Listed:
 
 def _read_json(path: Path) -> _Listed:
     """Read the annotation of one image. Raises DataError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "extract the release again") from None
-    annotation = parse_json(_decoded(data), path)
+    annotation = load_json(path, fallback="latin-1")  # most files are ASCII, some Latin-1, and edited ones UTF-8
     try:
         entries = annotation["annotation"]["object"]
         return _listed([_entry(entry) for entry in ([entries] if isinstance(entries, dict) else entries)], path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(path, f"is not an ADE20K annotation ({error!r})", "use the original file") from None
-
-
-def _decoded(data: bytes) -> str:
-    """Most files are ASCII, some Latin-1, and edited ones UTF-8."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,22 @@ Finding files is `files`', mapping names is `targets`', drawing masks is `paint`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy, fold
-from hiposeg_cli.labelmap import Photo, RawIds, check_photo
+from hiposeg_cli.image_file import Photo, check_photo
+from hiposeg_cli.labelmap import RawIds
 from hiposeg_cli.lookup import LookUp, Target
+from hiposeg_cli.raw_file import disguise, file_bytes
 from hiposeg_cli.raw_names import by_name
 
 
@@ -124,13 +128,15 @@ class Reader(ABC):
         if not root.exists():
             raise DataError(root, "no such folder", "check the path of the raw dataset")
         if not root.is_dir():
-            raise DataError(root, "is a file", "extract the archive and name the folder")
+            what = disguise(file_bytes(root, 200)) or "is a file"
+            raise DataError(root, what, "download and extract the archive, and name the folder")
         self._check_options(options)
         self.root, self.hierarchy, self.options = root, hierarchy, options
         self.variant = options.variant or (self.variants[0] if self.variants else "")
         self.link_root = None if options.follow_symlinks else root
         self.ignore_unknown = options.unknown == "ignore"
         self.remarks: list[str] = []  # on the dataset as a whole, for the report
+        self.faults: list[DataError] = []  # images that `items` had to leave out
         known = self.name in hierarchy.sources or not self.named
         self.table = hierarchy.source(self.name) if known else by_name(hierarchy)
         self.lookup = LookUp(self.targets(), hierarchy, self.labels_from(), ignore_unknown=self.ignore_unknown)
@@ -169,7 +175,18 @@ class Reader(ABC):
 
     @abstractmethod
     def items(self) -> list[RawItem]:
-        """All labelled images, sorted by split and key. Raises DataError when the layout is not recognised."""
+        """All labelled images, sorted by split and key; those that cannot be used are in `faults`.
+
+        Raises: DataError when the layout is not recognised.
+        """
+
+    @contextmanager
+    def each_image(self) -> Iterator[None]:
+        """Keep what is wrong with one image in `faults`, so that listing goes on with the next one."""
+        try:
+            yield
+        except DataError as error:
+            self.faults.append(error)
 
     @abstractmethod
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
@@ -220,7 +237,7 @@ def require_unique_keys(items: Iterable[RawItem]) -> None:
     """Refuse keys that collide on a file system that ignores case or normalises unicode."""
     seen: dict[tuple[str, str], RawItem] = {}
     for item in items:
-        slot = (item.split, fold(item.key))
+        slot = (item.split, fold(unquote(item.key)))
         if slot in seen:
             raise DataError(item.image_path, f"clashes with {seen[slot].image_path} (same name up to case)", "rename one")
         seen[slot] = item

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from hiposeg_cli.formats.files import index_images, safe_key, walk
 from hiposeg_cli.formats.targets import id_targets
 from hiposeg_cli.labelmap import LabelArray, histogram, read_label_png
 from hiposeg_cli.lookup import Target
+from hiposeg_cli.strict_json import load_json
 
 _IMAGE = "_leftImg8bit"
 _SPLITS = ("train", "train_extra", "val")
@@ -62,7 +62,7 @@ class Cityscapes(Reader):
         for split in _SPLITS:
             if (truth_dir / split).is_dir():
                 items += self._of_split(split, truth_dir / split, image_dir / split)
-        if not items:
+        if not items and not self.faults:
             raise DataError(truth_dir, f"no train or val *{self._suffix} found", f"extract {self._truth}_trainvaltest.zip")
         return items
 
@@ -71,9 +71,10 @@ class Cityscapes(Reader):
         items = []
         for path in walk(truth_dir, (self._suffix.lower(),), root=self.link_root):
             stem = path.relative_to(truth_dir).as_posix().removesuffix(self._suffix)
-            if stem + _IMAGE not in images:
-                raise DataError(path, f"has no image {image_dir / (stem + _IMAGE)}.png", "extract leftImg8bit")
-            items.append(RawItem(safe_key(stem), split, images[stem + _IMAGE], str(path.relative_to(self.root))))
+            with self.each_image():
+                if stem + _IMAGE not in images:
+                    raise DataError(path, f"has no image {image_dir / (stem + _IMAGE)}.png", "extract leftImg8bit")
+                items.append(RawItem(safe_key(stem), split, images[stem + _IMAGE], str(path.relative_to(self.root))))
         return items
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
@@ -107,8 +108,8 @@ def _looks_like_train_ids(ids: LabelArray) -> bool:
 def _draw(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Draw a polygons JSON by the rules of json2labelImg. Raises DataError."""
     height, width = size
+    data = load_json(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         if (data["imgHeight"], data["imgWidth"]) != size:
             stated = f"{data['imgWidth']}x{data['imgHeight']}"
             raise DataError(path, f"is for an image of {stated}, not {width}x{height}", "use files of one frame")
@@ -118,7 +119,7 @@ def _draw(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
             label_id = _label_id(entry["label"], path)
             if label_id >= 0 and not entry.get("deleted"):
                 pen.polygon([(x, y) for x, y in entry["polygon"]], fill=label_id)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(path, f"is not a Cityscapes polygons file ({error!r})", "replace the file") from None
     return np.asarray(image)
 

@@ -7,6 +7,7 @@ annotation id; crowd regions are ignore where nothing else is drawn.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.coco_json import CocoJson, ImageRecord
-from hiposeg_cli.formats.files import IMAGE_SUFFIXES, safe_key, walk
+from hiposeg_cli.formats.files import IMAGE_SUFFIXES, require_inside, safe_key, walk
 from hiposeg_cli.formats.paint import Region, encode_segmentation, paint_regions
 from hiposeg_cli.formats.targets import named_targets
 from hiposeg_cli.lookup import MAX_RAW_ID, Target
@@ -60,6 +61,8 @@ class Coco(Reader):
     @cached_property
     def _tables(self) -> dict[str, CocoJson]:
         """File name -> its index."""
+        for path in self._files:
+            require_inside(path, self.link_root)
         return {path.name: self.open_json(path) for path in self._files}
 
     def open_json(self, path: Path) -> CocoJson:
@@ -103,17 +106,17 @@ class Coco(Reader):
         for name, table in self._tables.items():
             photos = self._photos(table)
             for image in sorted(table.images.values(), key=lambda image: image.file_name):
-                if image.file_name not in photos:
-                    raise DataError(
-                        table.path, f"image {image.id}, {image.file_name}, is missing", "add it, or pass --images FOLDER"
-                    )
-                key = safe_key(str(Path(image.file_name).with_suffix("")), table.path)
-                spans = table.spans(image.id)
-                source = f"{name}:{image.id}"
-                items.append(
-                    RawItem(key, self._split(table.path), photos[image.file_name], source, spans, recorded=image.size)
-                )
+                with self.each_image():
+                    items.append(self._item(f"{name}:{image.id}", table, image, photos))
         return items
+
+    def _item(self, source: str, table: CocoJson, image: ImageRecord, photos: Mapping[str, Path]) -> RawItem:
+        if image.file_name not in photos:
+            cure = "add it, or pass --images FOLDER"
+            raise DataError(table.path, f"image {image.id}, {image.file_name}, is missing", cure)
+        key = safe_key(str(Path(image.file_name).with_suffix("")), table.path)
+        spans = table.spans(image.id)
+        return RawItem(key, self._split(table.path), photos[image.file_name], source, spans, recorded=image.size)
 
     @cached_property
     def _listing(self) -> dict[Path, dict[str, Path]]:
@@ -171,6 +174,8 @@ class Coco(Reader):
     def _region(self, annotation: dict[str, Any], size: tuple[int, int], notes: list[str], number: int) -> Region:
         where = f"annotation {annotation['id']}"
         runs = encode_segmentation(annotation.get("segmentation"), *size, notes, where)
+        if not runs.area:
+            raise ValueError("covers no pixel; skipped")
         order = (-runs.area, annotation["id"])
         if annotation.get("iscrowd"):
             return Region(self._crowd, runs, order, under=True)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import DataError
+from hiposeg_cli.raw_file import disguise
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ENCODINGS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -56,7 +57,7 @@ class CocoJson:
 
     def __init__(self, path: Path, what: str = "an instances JSON", *, per_image: bool = False) -> None:
         self.path, self._what, self._per_image = path, what, per_image
-        scan = _Scan(path)
+        scan = Scan(path)
         self._stat = path.stat().st_size, path.stat().st_mtime_ns
         self.images: dict[int, ImageRecord] = {}
         self.categories: dict[int, Category] = {}
@@ -170,7 +171,7 @@ class CocoJson:
         return DataError(self.path, f"{name} has unknown {field} {value!r}", "repair it")
 
 
-class _Scan:
+class Scan:
     """Walks the top level of a JSON file and hands over the elements of some lists one by one.
 
     The file is held as one text in which a character is a byte, so positions are file offsets.
@@ -188,8 +189,8 @@ class _Scan:
                 for mark, name in _ENCODINGS:
                     if head.startswith(mark):
                         raise DataError(self.path, f"is {name} text", "save it as UTF-8")
-                if not head:
-                    raise DataError(self.path, "is an empty file", "replace the file")
+                if what := disguise(head + file.read(200)):
+                    raise DataError(self.path, what, "replace the file")
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                     text = str(view, "latin-1")
         except OSError as error:

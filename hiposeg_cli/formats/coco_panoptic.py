@@ -20,7 +20,7 @@ from hiposeg_cli.formats.base import RawItem, RawLabel
 from hiposeg_cli.formats.coco import Coco
 from hiposeg_cli.formats.coco_json import CocoJson
 from hiposeg_cli.formats.files import safe_key, walk
-from hiposeg_cli.formats.rgb_png import read_rgb_png
+from hiposeg_cli.image_file import read_rgb_png
 from hiposeg_cli.lookup import Target
 
 _MAX_ID = (1 << 24) - 1
@@ -93,7 +93,11 @@ class CocoPanoptic(Coco):
         }
 
     def items(self) -> list[RawItem]:
-        return [self._with_png(item) for item in super().items()]
+        items = []
+        for item in super().items():
+            with self.each_image():
+                items.append(self._with_png(item))
+        return items
 
     def _with_png(self, item: RawItem) -> RawItem:
         """The same item, found by its PNG."""

@@ -97,7 +97,7 @@ class CocoStuff(Reader):
 
     def items(self) -> list[RawItem]:
         items = self._from_lists() if self.variant == "10k" else []
-        if not items:
+        if not items and not self.faults:
             folders = self._folders()
             if not folders:
                 raise self._nothing_found()
@@ -113,11 +113,15 @@ class CocoStuff(Reader):
         if not labels:
             return []
         splits = split_lists(self.root / "imageLists", ("train", "test")) or dict.fromkeys(labels, "train")
-        missing = sorted(set(splits) - set(labels))
-        if missing:
-            raise DataError(folder / f"{missing[0]}.mat", "is listed in imageLists but missing", "extract the release again")
         photos = self._photos(_Folders("", folder, (self.root / "images",)))
-        return [self._item(labels[stem], stem, split, photos) for stem, split in sorted(splits.items(), key=_place)]
+        found = []
+        for stem, split in sorted(splits.items(), key=_place):
+            with self.each_image():
+                if stem not in labels:
+                    path = folder / f"{stem}.mat"
+                    raise DataError(path, "is listed in imageLists but missing", "extract the release again")
+                found.append(self._item(labels[stem], stem, split, photos))
+        return found
 
     def _folders(self) -> list[_Folders]:
         """The folders of the first layout that holds label PNGs of the variant."""
@@ -159,7 +163,8 @@ class CocoStuff(Reader):
         found = []
         for path in self._labels(folders.label_dir):
             stem = path.relative_to(folders.label_dir).with_suffix("").as_posix().removesuffix(_TRAIN_IDS)
-            found.append(self._item(path, stem, folders.split, photos))
+            with self.each_image():
+                found.append(self._item(path, stem, folders.split, photos))
         return found
 
     def _photos(self, folders: _Folders) -> dict[str, Path]:

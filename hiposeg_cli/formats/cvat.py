@@ -64,11 +64,12 @@ class Cvat(Reader):
         for name, table in self._tables.items():
             folder = PurePosixPath(name).parent
             for image in table.images:
-                photo = self._photo(image, table.path, folder)
                 stem = image.name.removesuffix(_suffix(image.name))
-                key = safe_key(stem if split_named(folder.name) else (folder / stem).as_posix(), table.path)
-                split, source = self._split(image, table.path, folder.name), f"{name}:{image.number}"
-                items.append(RawItem(key, split, photo, source, image.span[None], recorded=image.size))
+                with self.each_image():
+                    photo = self._photo(image, table.path, folder)
+                    key = safe_key(stem if split_named(folder.name) else (folder / stem).as_posix(), table.path)
+                    split, source = self._split(image, table.path, folder.name), f"{name}:{image.number}"
+                    items.append(RawItem(key, split, photo, source, image.span[None], recorded=image.size))
         return sorted(items, key=lambda item: (item.split, item.key))
 
     def _split(self, image: ImageEntry, path: Path, folder: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,7 @@ _MAX_KEY_BYTES = 200
 
 
 def safe_key(path: str, where: object = "") -> str:
-    """A key usable as a file name everywhere: percent-encode all but [A-Za-z0-9._-/].
+    """A key usable as a file name everywhere: NFC, with all but [A-Za-z0-9._-/] percent-encoded.
 
     Args:
         where: the file that names the path, for the message.
@@ -23,9 +24,11 @@ def safe_key(path: str, where: object = "") -> str:
     """
     if path.startswith("/") or "\\" in path or re.match(r"^[A-Za-z]:", path) or ".." in path.split("/"):
         raise DataError(where or path, f"the file name '{path}' leaves its folder", "use relative names without '..'")
+    if any("\ud800" <= char <= "\udfff" for char in path):
+        raise DataError(where or ascii(path), f"the file name {path!a} is not UTF-8", "rename the file")
     if any(ord(char) < 32 or ord(char) == 127 for char in path):
         raise DataError(where or ascii(path), f"the file name {path!r} has control characters", "rename the file")
-    key = quote(path, safe="/._-")
+    key = quote(unicodedata.normalize("NFC", path), safe="/._-")
     if len(key.encode()) > _MAX_KEY_BYTES:
         raise DataError(where or path, f"the file name {path[:40]!r}... is longer than {_MAX_KEY_BYTES} bytes", "shorten it")
     return key
@@ -40,23 +43,29 @@ def walk(folder: Path, suffixes: Sequence[str], *, root: Path | None) -> Iterato
         root: symbolic links may not lead out of this folder; None follows them anywhere.
     Raises: DataError for a link that leaves `root`, or a link back to a folder above it.
     """
+    require_inside(folder, root)
+    yield from _walk(folder, tuple(suffixes), root)
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], root: Path | None) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         if entry.is_symlink():
-            _check_link(Path(entry.path), root)
-        if entry.name.lower().endswith(tuple(suffixes)) and not entry.name.startswith("."):
+            target = Path(entry.path).resolve()
+            if target in Path(entry.path).absolute().parents:
+                raise DataError(entry.path, f"links back to {target}, a folder it lies in", "remove the link")
+            require_inside(Path(entry.path), root)
+        if entry.name.lower().endswith(suffixes) and not entry.name.startswith("."):
             yield Path(entry.path)
         elif entry.is_dir():
-            yield from walk(Path(entry.path), suffixes, root=root)
+            yield from _walk(Path(entry.path), suffixes, root)
 
 
-def _check_link(link: Path, root: Path | None) -> None:
-    target = link.resolve()
-    if target in link.absolute().parents:
-        raise DataError(link, f"links back to {target}, a folder it lies in", "remove the link")
-    if root is not None and not target.is_relative_to(root.resolve()):
-        raise DataError(link, f"links out of the dataset, to {target}", "pass --follow-symlinks if that is meant")
+def require_inside(path: Path, root: Path | None) -> None:
+    """Refuse a path that symbolic links lead out of `root`; None allows all. Raises DataError."""
+    if root is not None and not (target := path.resolve()).is_relative_to(root.resolve()):
+        raise DataError(path, f"links out of the dataset, to {target}", "pass --follow-symlinks if that is meant")
 
 
 def index_images(folder: Path, *, root: Path | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

@@ -36,16 +36,18 @@ class _HumanParsing(Reader):
         labels = {path.stem: path for path in walk(label_dir, (".png",), root=self.link_root)}
         list_path = next((path for path in lists if path.is_file()), None)
         stems = sorted(labels) if list_path is None else sorted(_unrepeated(list_path))
-        for stem in stems:
-            for found, folder, what in ((labels, label_dir, "no labels"), (images, image_dir, "no photo")):
-                if stem not in found:
-                    cure = "extract the archive again, or take it off the list"
-                    raise DataError(list_path or label_dir, f"{stem}: {what} in {folder}", cure)
         if not stems:
             raise DataError(label_dir, "holds no *.png", "extract the annotations")
-        return [
-            RawItem(safe_key(stem), split, images[stem], labels[stem].relative_to(self.root).as_posix()) for stem in stems
-        ]
+        items = []
+        for stem in stems:
+            with self.each_image():
+                for found, folder, what in ((labels, label_dir, "no labels"), (images, image_dir, "no photo")):
+                    if stem not in found:
+                        cure = "extract the archive again, or take it off the list"
+                        raise DataError(list_path or label_dir, f"{stem}: {what} in {folder}", cure)
+                source = labels[stem].relative_to(self.root).as_posix()
+                items.append(RawItem(safe_key(stem), split, images[stem], source))
+        return items
 
     def _trainings(self, root: Path) -> list[RawItem]:
         """The images of `root`/Training and /Validation, with labels in Category_ids."""
@@ -86,7 +88,7 @@ class Lip(_HumanParsing):
             lists = [place / f"{split}_id.txt" for place in (*image_dirs, *label_dirs)]
             items += self._of_split(split, image_dir, label_dir, lists)
         items = items or self._trainings(self.root)
-        if not items:
+        if not items and not self.faults:
             raise DataError(
                 self.root, "no train_images and train_segmentations found", "name the folder LIP was extracted to"
             )

@@ -76,12 +76,11 @@ class Labelme(Reader):
         for path in walk(self.root, (".json",), root=self.link_root):
             relative = path.relative_to(self.root)
             split = split_named(relative.parts[0]) if len(relative.parts) > 1 else None
-            key = Path(*relative.parts[1:]) if split else relative
-            photo = self._photo(path, relative)
-            items.append(
-                RawItem(safe_key(key.with_suffix("").as_posix(), path), split or "train", photo, relative.as_posix())
-            )
-        if not items:
+            stem = (Path(*relative.parts[1:]) if split else relative).with_suffix("").as_posix()
+            with self.each_image():
+                photo = self._photo(path, relative)
+                items.append(RawItem(safe_key(stem, path), split or "train", photo, relative.as_posix()))
+        if not items and not self.faults:
             raise DataError(self.root, "holds no *.json", "name the folder with the labelme files")
         return sorted(items, key=lambda item: (item.split, item.key))
 

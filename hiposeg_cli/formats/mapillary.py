@@ -49,8 +49,8 @@ class Mapillary(Reader):
             label_dir = self._label_dir(self.root / name)
             if label_dir is not None:
                 photos = self.root / name / "images"
-                items += paired_items(split, photos, label_dir, root=self.root, link_root=self.link_root)
-        if not items:
+                items += paired_items(self, split, photos, label_dir)
+        if not items and not self.faults:
             raise self._not_found()
         return items
 

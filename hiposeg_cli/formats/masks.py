@@ -59,13 +59,15 @@ class Masks(Reader):
             coarse_dir = self._coarse_dirs.get(label_dir)
             coarse = self._label_files(coarse_dir) if coarse_dir else labels
             for stem in sorted(labels):
-                if stem not in images:
-                    raise DataError(labels[stem], f"has no image {image_dir / stem}.*", "add the image or remove the labels")
-                if stem not in coarse:
-                    cure = "add it, or remove the folder to go without coarse labels"
-                    raise DataError(labels[stem], f"has no coarse labels in {coarse_dir}", cure)
-                source = labels[stem].relative_to(self.root).as_posix()
-                items.append(RawItem(safe_key(stem), split, images[stem], source))
+                with self.each_image():
+                    if stem not in images:
+                        what, cure = f"has no image {image_dir / stem}.*", "add the image or remove the labels"
+                        raise DataError(labels[stem], what, cure)
+                    if stem not in coarse:
+                        cure = "add it, or remove the folder to go without coarse labels"
+                        raise DataError(labels[stem], f"has no coarse labels in {coarse_dir}", cure)
+                    source = labels[stem].relative_to(self.root).as_posix()
+                    items.append(RawItem(safe_key(stem), split, images[stem], source))
             if not labels:
                 raise DataError(label_dir, f"holds no *{self._suffix}", "check the folder, or pass --label-suffix")
         return items

@@ -21,7 +21,7 @@ from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.files import first_folder, index_images, safe_key, walk
 from hiposeg_cli.formats.pascal_part import RAW_PARTS, n_numbered
 from hiposeg_cli.formats.targets import id_targets
-from hiposeg_cli.labelmap import MAX_PIXELS, check_photo
+from hiposeg_cli.image_file import MAX_PIXELS, check_photo
 from hiposeg_cli.lookup import Target
 
 _MAX_UID = 99_999_99
@@ -52,14 +52,15 @@ class _PanopticParts(Reader):
     def _paired(
         self, split: str, folder: Path, suffix: str, images: Mapping[str, Path], image_suffix: str = ""
     ) -> list[RawItem]:
-        """Items of one split's folder of TIFFs. Raises DataError for a TIFF without photo."""
+        """Items of one split's folder of TIFFs; a TIFF without photo is a fault."""
         items = []
         for path in walk(folder, (suffix.lower(),), root=self.link_root):
             stem = path.relative_to(folder).as_posix().removesuffix(suffix)
-            if stem + image_suffix not in images:
-                raise DataError(path, f"has no image {stem + image_suffix}.*", "add the photo, or pass --images FOLDER")
-            source = path.relative_to(self.root).as_posix()
-            items.append(RawItem(safe_key(stem), split, images[stem + image_suffix], source))
+            with self.each_image():
+                if stem + image_suffix not in images:
+                    raise DataError(path, f"has no image {stem + image_suffix}.*", "add the photo, or pass --images FOLDER")
+                source = path.relative_to(self.root).as_posix()
+                items.append(RawItem(safe_key(stem), split, images[stem + image_suffix], source))
         return items
 
     def _photos(self, candidates: list[str]) -> Path:
@@ -129,7 +130,7 @@ class CityscapesPanopticParts(_PanopticParts):
             if (folder / split).is_dir():
                 images = self._index(photos / split) if (photos / split).is_dir() else {}
                 items += self._paired(split, folder / split, "_gtFinePanopticParts.tif", images, "_leftImg8bit")
-        if not items:
+        if not items and not self.faults:
             raise DataError(folder, "holds no {train,val}/CITY/*_gtFinePanopticParts.tif", "extract the whole archive")
         return items
 
@@ -168,7 +169,7 @@ class PascalPanopticParts(_PanopticParts):
         for split, name in splits.items():
             if (folder / name).is_dir():
                 items += self._paired(split, folder / name, ".tif", images)
-        if not items:
+        if not items and not self.faults:
             raise DataError(folder, "holds no {training,validation}/*.tif", "extract the whole archive")
         return items
 

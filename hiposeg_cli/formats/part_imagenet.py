@@ -77,7 +77,7 @@ class PartImageNet(Coco):
         for split in _SPLITS:
             if (folder / split).is_dir():
                 items += self._of_split(folder / split, split)
-        if not items:
+        if not items and not self.faults:
             cure = "name the folder that holds annotations/ and images/, or pass --variant json"
             raise DataError(self.root, "no annotations/{train,val,test}/*.png found", cure)
         return items
@@ -86,10 +86,11 @@ class PartImageNet(Coco):
         photos = self._photos_by_stem(split)
         found = []
         for path in walk(folder, (".png",), root=self.link_root):
-            if path.stem not in photos:
-                raise DataError(path, f"has no photo {path.stem}.JPEG", "add it, or pass --images FOLDER")
-            source = path.relative_to(self.root).as_posix()
-            found.append(RawItem(safe_key(path.stem, path), split, photos[path.stem], source))
+            with self.each_image():
+                if path.stem not in photos:
+                    raise DataError(path, f"has no photo {path.stem}.JPEG", "add it, or pass --images FOLDER")
+                source = path.relative_to(self.root).as_posix()
+                found.append(RawItem(safe_key(path.stem, path), split, photos[path.stem], source))
         return found
 
     def _photos_by_stem(self, split: str) -> dict[str, Path]:

@@ -103,11 +103,13 @@ class PascalContext(Reader):
         splits = self._splits(labels, label_dir)
         items = []
         for stem in sorted(labels.keys() & splits.keys()):
-            if stem not in images:
-                raise DataError(labels[stem], f"has no image {photos / stem}.jpg", "pass --images FOLDER, or add the photo")
-            source = labels[stem].relative_to(self.root).as_posix()
-            items.append(RawItem(safe_key(stem), splits[stem], images[stem], source))
-        if not items:
+            with self.each_image():
+                if stem not in images:
+                    cure = "pass --images FOLDER, or add the photo"
+                    raise DataError(labels[stem], f"has no image {photos / stem}.jpg", cure)
+                source = labels[stem].relative_to(self.root).as_posix()
+                items.append(RawItem(safe_key(stem), splits[stem], images[stem], source))
+        if not items and not self.faults:
             raise DataError(label_dir, f"holds no *{suffix} of the listed splits", "check the folder, or pass --variant")
         return sorted(items, key=lambda item: (item.split, item.key))
 

@@ -129,12 +129,13 @@ class PascalPart(Reader):
         annotations = self._annotations(folder)
         items = []
         for stem, split in self._splits(annotations, image_dir).items():
-            if stem not in images:
-                cure = "pass --images FOLDER, or add the photo"
-                raise DataError(annotations[stem], f"has no image {image_dir / stem}.jpg", cure)
-            source = annotations[stem].relative_to(self.root).as_posix()
-            items.append(RawItem(safe_key(stem), split, images[stem], source))
-        if not items:
+            with self.each_image():
+                if stem not in images:
+                    cure = "pass --images FOLDER, or add the photo"
+                    raise DataError(annotations[stem], f"has no image {image_dir / stem}.jpg", cure)
+                source = annotations[stem].relative_to(self.root).as_posix()
+                items.append(RawItem(safe_key(stem), split, images[stem], source))
+        if not items and not self.faults:
             raise DataError(folder, "holds no *.mat", "extract trainval.tar.gz of PASCAL-Part")
         return self._with_parts(items) if _REST in self.table.map else items
 
@@ -147,19 +148,16 @@ class PascalPart(Reader):
         return found
 
     def _splits(self, annotations: Mapping[str, Path], image_dir: Path) -> dict[str, str]:
-        """Stem -> split, by the lists where there are any. Raises DataError for a listed stem without annotation."""
+        """Stem -> split, by the lists where there are any."""
         roots = [self.root] if self.options.images else [self.root, image_dir.parent]
         folders = [root / "ImageSets" / "Main" for root in roots]
         folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         listed = split_lists(folder)
-        missing = sorted(stem for stem in listed if stem not in annotations)
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(
-                folder / f"{listed[missing[0]]}.txt",
-                f"lists {missing[0]!r}{more}, but there is no Annotations_Part/{missing[0]}.mat",
-                "add the annotation, or take the name off the list",
-            )
+        for stem in sorted(listed.keys() - annotations.keys()):
+            with self.each_image():
+                cure = "add the annotation, or take the name off the list"
+                what = f"lists {stem!r}, but there is no Annotations_Part/{stem}.mat"
+                raise DataError(folder / f"{listed[stem]}.txt", what, cure)
         return {stem: listed.get(stem, "train") for stem in annotations if stem in listed or not listed}
 
     def _with_parts(self, items: list[RawItem]) -> list[RawItem]:

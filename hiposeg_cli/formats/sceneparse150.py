@@ -30,8 +30,8 @@ class SceneParse150(Reader):
         for name, split in _SPLITS.items():
             if (labels / name).is_dir():
                 photos = labels.parent / "images" / name
-                items += paired_items(split, photos, labels / name, root=self.root, link_root=self.link_root)
-        if not items:
+                items += paired_items(self, split, photos, labels / name)
+        if not items and not self.faults:
             raise DataError(labels, "has no folder training or validation", "extract ADEChallengeData2016.zip")
         return items
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.formats.files import IMAGE_SUFFIXES
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, lift, read_rgb, write_bytes_atomic, write_label_png
+from hiposeg_cli.image_file import read_rgb
+from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, lift, write_bytes_atomic, write_label_png
 from hiposeg_cli.report.overlay import write_overlay
 
 

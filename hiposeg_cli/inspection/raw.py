@@ -66,6 +66,8 @@ def check_raw(
         facts |= {"hierarchy": reader.hierarchy.name, "overlap_rule": reader.overlap_rule}
         items = reader.items()
         require_unique_keys(items)
+        for fault in reader.faults:
+            found.add(finding_of(fault, layout=True))
     except DataError as error:
         if not source.is_dir():
             raise

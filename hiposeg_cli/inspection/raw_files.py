@@ -84,31 +84,14 @@ class RawCheck:
             outcome.label_bytes = _label_bytes(labels)
 
     def _photo(self, path: Path, outcome: RawOutcome) -> None:
-        """R6 (format and mode) and R8 (the end of a JPEG) of a photo that decodes."""
+        """R6: format and mode of a photo that decodes."""
         try:
             with Image.open(path) as image:
                 outcome.kind = f"{image.format} {image.mode}"
-            data = path.read_bytes()
         except (OSError, ValueError, struct.error, Image.DecompressionBombError):  # read well a moment ago
             what = "changed while it was being read"
             outcome.findings.append(Finding("R8", str(path), what, "run again", "error"))
-            return
-        if outcome.kind.startswith(("JPEG", "MPO")) and not jpeg_has_end(data):
-            what = f"JPEG has no end marker after {len(data)} bytes; decoders make up what is missing"
-            outcome.findings.append(Finding("R8", str(path), what, "replace the file", "warning"))
 
 
 def _label_bytes(labels: TwoLevelMap) -> int:
     return len(png_bytes(labels.fine)) + len(png_bytes(labels.coarse))
-
-
-def jpeg_has_end(data: bytes) -> bool:
-    """Whether a JPEG has an end marker after its picture data; a thumbnail's own does not count."""
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        kind = data[position + 1]
-        if kind == 0xDA:  # the picture begins: from here on a marker's 0xff cannot be data
-            return data.find(b"\xff\xd9", position) >= 0
-        standalone = kind in (0x01, 0xFF) or 0xD0 <= kind <= 0xD7
-        position += 1 if kind == 0xFF else 2 if standalone else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False

@@ -11,10 +11,11 @@ from importlib.metadata import version
 from math import log10
 
 from hiposeg_cli.hierarchy import ClassNode
+from hiposeg_cli.image_file import read_rgb
 from hiposeg_cli.inspection.leaks import Leak
 from hiposeg_cli.inspection.overview import Overview
 from hiposeg_cli.inspection.statistics import PIXEL_KINDS, ClassStatistics, Statistics
-from hiposeg_cli.labelmap import TwoLevelMap, read_label_png, read_rgb
+from hiposeg_cli.labelmap import TwoLevelMap, read_label_png
 from hiposeg_cli.report.inspect_assets import CSS, SCRIPT
 from hiposeg_cli.report.inspect_pictures import Picture, picture
 from hiposeg_cli.store import label_path

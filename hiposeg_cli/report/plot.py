@@ -10,35 +10,41 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import ClassNode, Color, Dag, Hierarchy, Level, Taxonomy
 
-SUFFIXES = (".png", ".svg")
+KINDS = ("png", "svg")
 _MOST_IN_COLUMNS = 60
 _DPI, _MOST_PX = 150, 8000  # fewer dots an inch for a picture that would be larger
 _FONT, _TITLE_FONT = 9.0, 15.0
 _MARGIN, _HEAD = 26.0, 76.0
 _ROW, _GAP, _PILL, _PAD, _BEND, _WIDE_BEND = 17.0, 7.0, 13.5, 6.0, 70.0, 150.0  # of the columns
-_LEAF, _RING_FONT, _RING_PAD, _RIM, _HOLE = 10.5, 8.0, 7.0, 9.0, 60.0  # of the rings; _LEAF is one class's share of a circle
+_LEAF, _RING_FONT, _RING_PAD, _RIM = 10.5, 8.0, 7.0, 9.0  # of the rings; _LEAF is one class's share of a circle
 _GREY = "#666666"
 
 
-def save_plot(taxonomy: Taxonomy, path: Path) -> None:
-    """Draw a taxonomy into a PNG or SVG file. Raises ConfigError where matplotlib is missing."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(path, "is neither a .png nor a .svg file", f"choose a name that ends in {' or '.join(SUFFIXES)}")
+def render_plot(taxonomy: Taxonomy, path: Path) -> bytes:
+    """The PNG or SVG file of a taxonomy's picture, whichever the name of `path` asks for.
+
+    Raises: ConfigError for another suffix, or where matplotlib is missing.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in KINDS:
+        raise ConfigError(path, "is neither a .png nor a .svg file", "choose a name that ends in .png or .svg")
     try:
         import matplotlib
     except ImportError:
         raise ConfigError("hierarchy plot", "needs matplotlib", "pip install 'hiposeg-cli[plot]'") from None
+    buffer = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "hiposeg", "svg.fonttype": "none"}):  # the same bytes every time
         figure = draw(taxonomy)
         dpi = min(_DPI, _MOST_PX / max(figure.get_size_inches()))
-        figure.savefig(path, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else {"Software": None})
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()
 
 
 def draw(taxonomy: Taxonomy) -> Any:
@@ -270,8 +276,10 @@ class _Rings:
     def figure(self) -> Any:
         above = list(reversed(self.hierarchy.levels[1:]))
         widths = [max(_width(name, _RING_FONT) for name in level.names) + 2 * _RING_PAD for level in above]
-        middle = len(self.paths) * _LEAF / (2 * math.pi)  # where the innermost names are written
-        start = max(_HOLE, middle - widths[0] / 2, self._hole())
+        start = max(self._hole(), len(self.paths) * _LEAF / (2 * math.pi) - sum(widths))
+        for number in range(len(above)):  # the inner ends of a ring's names are where they are closest
+            least = min(len(leaves) for leaves in self._sectors(number))
+            start = max(start, len(self.paths) * _LEAF / (2 * math.pi * least) - _RING_PAD - sum(widths[:number]))
         rim = start + sum(widths)
         longest = max(_width(name, _RING_FONT) for name in self.hierarchy.fine.names)
         half = rim + _RIM + 5 + longest + _MARGIN
@@ -291,8 +299,7 @@ class _Rings:
 
     def _draw_ring(self, page: _Page, centre: float, level: Level, number: int, outer: float, width: float) -> None:
         first = 0
-        for _, group in itertools.groupby(self.paths, key=lambda path: path[: number + 1]):
-            leaves = list(group)
+        for leaves in self._sectors(number):
             node = level.nodes[leaves[0][number]]
             _sector(page, centre, node.color, outer, width, self._angle(first + len(leaves)), self._angle(first))
             angle = self._angle(first + len(leaves) / 2)
@@ -306,6 +313,11 @@ class _Rings:
             angle = self._angle(position + 0.5)
             _radial_text(page, centre, node.name, inner + _RIM + 5, angle, ha="left", color="black")
 
+    def _sectors(self, number: int) -> list[list[tuple[int, ...]]]:
+        """The leaves below each class of a ring, in the order they are drawn."""
+        groups = itertools.groupby(self.paths, key=lambda path: path[: number + 1])
+        return [list(leaves) for _, leaves in groups]
+
     def _angle(self, leaves: float) -> float:
         """Degrees, clockwise from the top, after so many leaves."""
         return 90 - leaves * self.step
@@ -314,7 +326,11 @@ class _Rings:
 def _sector(page: _Page, centre: float, color: Color, outer: float, width: float, start: float, end: float) -> None:
     from matplotlib.patches import Wedge
 
-    wedge = Wedge((centre, centre), outer, start, end, width=width, facecolor=_rgb(color), edgecolor="white", linewidth=0.7)
+    bright = _luminance(color) > 0.85
+    wedge = Wedge(
+        (centre, centre), outer - bright * 0.5, start, end, width=width - bright, facecolor=_rgb(color),
+        edgecolor=_edge(color) if bright else "white", linewidth=0.7, zorder=2 if bright else 1,
+    )  # fmt: skip
     page.axes.add_patch(wedge)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +48,15 @@ class Diff:
 
     def __bool__(self) -> bool:
         return any(self.levels) or bool(self.sources) or bool(self.structure)
+
+    def words(self) -> Iterator[str]:
+        """One line a difference, coarsest level first."""
+        yield from (change.words() for change in self.structure)
+        for level in reversed(self.levels):
+            if level.old != level.new:
+                yield f"level {_shown(level.old)} -> {_shown(level.new)}"
+            yield from (f"{level.new or level.old}: {change.words()}" for change in level.changes)
+        yield from (f"source {change.name}: {change.what}" for change in self.sources)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"equal": not self}
