@@ -122,7 +122,11 @@ def without_eoi(path: Path) -> None:
     path.write_bytes(data[:-2])
 
 
-ANY_JPEG = {"01-truncated-jpeg": (cut, ["truncated", "bytes"]), "01-no-eoi": (without_eoi, ["truncated"]), **ANY_PICTURE}
+ANY_JPEG = {
+    "01-truncated-jpeg": (cut, ["truncated", "bytes"]),
+    "01-no-eoi": (without_eoi, ["no end marker", "bytes"]),
+    **ANY_PICTURE,
+}
 
 
 @pytest.mark.parametrize("name", ["masks", "coco", "pascal-part", "labelme", "cvat", "yolo-seg"])

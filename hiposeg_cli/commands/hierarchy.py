@@ -21,6 +21,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file i
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the shipped taxonomies and where they are."""
+    from textwrap import shorten
+
     from rich.table import Table
 
     from hiposeg_cli.hierarchy import preset_dir, preset_paths
@@ -33,7 +35,7 @@ def list_(as_json: AsJson = False) -> None:
         return
     table = Table("name", "fine", "coarse", "formats", "classes from", box=None, pad_edge=False)
     for h in found:
-        table.add_row(h.name, str(h.n_fine), str(h.n_coarse), ", ".join(h.sources), h.doc.split(". ")[0][:90])
+        table.add_row(h.name, str(h.n_fine), str(h.n_coarse), ", ".join(h.sources), shorten(h.doc.split(". ")[0], 80, placeholder=" ..."))
     console.out_table(table)
     console.say(f"in {preset_dir()}")
 
