@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections import Counter
@@ -63,11 +64,13 @@ class Prepared:
         report: what is also written to report.json.
         failures: why images failed, of this shard.
         missing: images that other shards have still to convert.
+        complete: the dataset is finished and can be opened.
     """
 
     report: dict[str, Any]
     failures: tuple[HiposegError, ...]
     missing: int = 0
+    complete: bool = False
 
 
 def open_reader(format_name: str, source: Path, options: PrepareOptions) -> Reader:
@@ -76,7 +79,9 @@ def open_reader(format_name: str, source: Path, options: PrepareOptions) -> Read
     name = options.hierarchy or reader_class.default_for(options.reader)
     if name is None:
         raise ConfigError("--hierarchy", f"is needed for the format {format_name!r}", "see `hiposeg hierarchy list`")
-    return reader_class(source, load_hierarchy(name), options.reader)
+    images = options.reader.images
+    reader_options = replace(options.reader, images=images.resolve() if images else None)
+    return reader_class(source, load_hierarchy(name), reader_options)
 
 
 def prepare(
@@ -91,7 +96,10 @@ def prepare(
     Raises: HiposegError when the source, hierarchy or options are unusable. Broken images are collected in
         `Prepared.failures`; without `skip_bad` the dataset is then left unfinished, and a later run can resume it.
     """
-    source = source.resolve()
+    try:
+        source = source.resolve()
+    except RuntimeError:  # Python < 3.13
+        raise DataError(source, "is a link that leads in a circle", "name the folder itself") from None
     if out is not None:
         for folder in (source, *([options.reader.images.resolve()] if options.reader.images else [])):
             _refuse_nesting(folder, out.resolve())
@@ -119,7 +127,7 @@ def _write(reader: Reader, items: list[RawItem], writer: Writer, options: Prepar
     n_done = len(mine) - len(todo)
     failures: dict[Place, HiposegError] = {}
     for item in todo:
-        writer.failed.pop((item.split, item.key), None)
+        writer.retry((item.split, item.key))
 
     def overall(done: int, total: int) -> None:
         progress(done + n_done, total + n_done)
@@ -141,7 +149,7 @@ def _write(reader: Reader, items: list[RawItem], writer: Writer, options: Prepar
     complete = not missing and (not failed or options.skip_bad)
     if complete:
         writer.finish(reader.hierarchy, _about(reader, options), report)
-    return Prepared(report, tuple(found), missing)
+    return Prepared(report, tuple(found), missing, complete)
 
 
 def _place(row: Row) -> Place:
@@ -156,9 +164,11 @@ def _refuse_nesting(source: Path, out: Path) -> None:
 def _with_validation(items: list[RawItem], options: PrepareOptions) -> list[RawItem]:
     """Move a random, seed-fixed part of `train` to `val`."""
     train = sorted(item.key for item in items if item.split == "train")
-    n_val = round(options.val * len(train)) if options.val < 1 else round(options.val)
     if options.val == 0:
         return items
+    if not math.isfinite(options.val):
+        raise ConfigError("--val", f"is {options.val}", "give a count or a share")
+    n_val = round(options.val * len(train)) if options.val < 1 else round(options.val)
     if not 0 < n_val < len(train):
         raise ConfigError("--val", f"{options.val:g} of {len(train)} training images leaves an empty split", "choose less")
     if any(item.split == "val" for item in items):
@@ -168,11 +178,15 @@ def _with_validation(items: list[RawItem], options: PrepareOptions) -> list[RawI
 
 
 def _fingerprint(reader: Reader, items: list[RawItem], options: PrepareOptions) -> str:
-    """What must be equal for a run to be resumed. Images may come in between, unless --val chooses among them."""
+    """What must be equal for a run to be resumed.
+
+    Images may come and go in between, unless --val or --shard chooses among them.
+    """
+    listed = [(item.split, item.key) for item in items] if options.val or options.shard.count > 1 else []
     identity = {
         "format": reader.name, "root": str(reader.root), "hierarchy": reader.hierarchy.digest,
         "lookup": hashlib.sha256(reader.lookup.fine.tobytes() + reader.lookup.coarse.tobytes()).hexdigest(),
-        "options": reader.options.given(), "copy": options.copy_images, "val": [options.val, options.seed, *((item.split, item.key) for item in items)] if options.val else [],
+        "options": reader.options.given(), "copy": options.copy_images, "val": [options.val, options.seed] if options.val else [], "items": listed,
     }  # fmt: skip
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 

@@ -23,6 +23,7 @@ from hiposeg_cli.errors import DataError
 from hiposeg_cli.raw_file import disguise, file_bytes
 
 MAX_PIXELS = 100_000_000
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")  # others may start programs or crash on damage
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -91,7 +92,7 @@ def opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
     try:
         with warnings.catch_warnings():  # our own limit is checked below, from the header
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
         raise DataError(path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
     except UnidentifiedImageError:
@@ -141,10 +142,14 @@ def check_png_complete(path: Path, data: bytes) -> None:
 def _jpeg_has_end(data: bytes) -> bool:
     """Whether a JPEG has an end marker after its picture data; a thumbnail's own does not count."""
     position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+    while data[position : position + 1] == b"\xff" and position + 2 <= len(data):
         kind = data[position + 1]
         if kind == 0xDA:  # the picture begins: from here on a marker's 0xff cannot be data
             return data.find(b"\xff\xd9", position) >= 0
-        standalone = kind in (0x01, 0xFF) or 0xD0 <= kind <= 0xD7
-        position += 1 if kind == 0xFF else 2 if standalone else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if kind == 0xFF:  # padding
+            position += 1
+        elif kind == 0x01 or 0xD0 <= kind <= 0xD7:  # a marker without data
+            position += 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False

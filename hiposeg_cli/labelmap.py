@@ -55,6 +55,13 @@ def histogram(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.array(image.histogram(), dtype=np.int64)
 
 
+def largest_id(labels: LabelArray) -> int:
+    """The largest class id of a map, -1 where all is ignore."""
+    if labels.dtype == np.uint8:
+        return int(np.flatnonzero(histogram(labels.astype(np.uint8, copy=False))[:-1]).max(initial=-1))
+    return int(np.where(valid_pixels(labels), labels, -1).max(initial=-1))
+
+
 def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:
     """(K,) int64 pixels per class, ignore left out."""
     counts = np.bincount(labels.ravel(), minlength=n_classes)[:n_classes]
@@ -188,5 +195,3 @@ def write_label_png(path: Path, labels: LabelArray) -> str:
     data = png_bytes(labels)
     write_bytes_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
-
-

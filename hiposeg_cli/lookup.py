@@ -87,8 +87,10 @@ class LookUp:
             return self._encode_bytes(raw, where)
         slots = raw.astype(np.intp) - self.offset
         outside = (slots < 0) | (slots >= len(self.known))
-        beyond: NDArray[np.integer] = raw[outside]
-        if beyond.size:
+        beyond: dict[int, int] = {}
+        if outside.any():
+            ids, pixels = np.unique(raw[outside], return_counts=True)
+            beyond = dict(zip(ids.tolist(), pixels.tolist(), strict=True))
             slots[outside] = len(self.known)
         counts = np.bincount(slots.ravel(), minlength=len(self.known) + 1)
         tally = self._tally(counts[:-1], beyond, where)
@@ -98,23 +100,23 @@ class LookUp:
         """`encode_and_tally` for 8-bit ids: a byte translation, several times faster than indexing."""
         counts = np.zeros(max(256, len(self.known)), dtype=np.int64)
         counts[:256] = histogram(raw.astype(np.uint8, copy=False))
-        beyond_ids = np.arange(len(self.known), len(counts))
-        beyond = np.repeat(beyond_ids, counts[len(self.known) :]).astype(np.int64)
+        beyond = {raw_id: int(counts[raw_id]) for raw_id in range(len(self.known), len(counts)) if counts[raw_id]}
         tally = self._tally(counts[: len(self.known)], beyond, where)
         data, shape = raw.tobytes(), (raw.shape[0], raw.shape[1])
         return TwoLevelMap(_translated(data, shape, self.fine), _translated(data, shape, self.coarse)), tally
 
-    def _tally(self, counts: NDArray[np.int64], beyond: NDArray[np.integer], where: object) -> Tally:
+    def _tally(self, counts: NDArray[np.int64], beyond: Mapping[int, int], where: object) -> Tally:
+        """Class counts from the pixels of each slot, and of the ids beyond the table."""
         strangers = np.flatnonzero(~self.known & (counts > 0))
-        unknown_px = int(counts[strangers].sum()) + beyond.size
+        beyond_px = sum(beyond.values())
+        unknown_px = int(counts[strangers].sum()) + beyond_px
         if unknown_px and not self.ignore_unknown:
-            ids, pixels = np.unique(beyond, return_counts=True)
             found = dict(zip((strangers + self.offset).tolist(), counts[strangers].tolist(), strict=True))
-            raise _unknown(found | dict(zip(ids.tolist(), pixels.tolist(), strict=True)), where)
+            raise _unknown(found | dict(beyond), where)
         ignored = (self.fine == ignore_value(self.fine.dtype)), (self.coarse == ignore_value(self.coarse.dtype))
         return Tally(
             fine=_by_class(counts, self.fine), coarse=_by_class(counts, self.coarse), unknown_px=unknown_px,
-            ignore_px=int(counts[ignored[0] & ignored[1]].sum()) + beyond.size,
+            ignore_px=int(counts[ignored[0] & ignored[1]].sum()) + beyond_px,
             coarse_only_px=int(counts[ignored[0] & ~ignored[1]].sum()),
         )  # fmt: skip
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hiposeg_cli.errors import ConfigError, OutputError
+from hiposeg_cli.errors import ConfigError, HiposegError, OutputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ def mapped(
         job: called in a worker process unless there is only this one, so it and its results must pickle.
         items: consumed as results are taken, never all at once.
         total: expected number of items, for `progress`.
-    Raises: OutputError when a worker is killed, ConfigError when the cluster cannot be reached.
+    Raises: OutputError when a worker is killed or lost, ConfigError when the cluster cannot be reached.
     """
     progress(0, total)
     done = 0
@@ -77,11 +77,23 @@ def _result(future: Future[list[Result]], workers: Workers) -> list[Result]:
     except BrokenProcessPool:
         where, what = f"--workers {workers.count}", "a worker process was killed (out of memory?)"
         raise OutputError(where, what, "use fewer workers") from None
+    except HiposegError:
+        raise
+    except (CancelledError, Exception) as error:
+        if workers.cluster is None or not _is_of_cluster(error):
+            raise
+        what = f"the cluster lost a worker or its scheduler ({type(error).__name__})"
+        raise OutputError(f"--dask {workers.cluster}", what, "mend it, and run again") from None
+
+
+def _is_of_cluster(error: BaseException) -> bool:
+    """Whether an error is the cluster's own, not one of the job's."""
+    return isinstance(error, CancelledError | OSError) or type(error).__module__.startswith("distributed")
 
 
 @contextmanager
 def _in_processes(job: Callable[[Any], Any], count: int) -> Iterator[tuple[Submit, int]]:
-    with ProcessPoolExecutor(count, initializer=_start_worker, initargs=(job, os.getpid())) as pool:
+    with ProcessPoolExecutor(count, initializer=_start_worker, initargs=(job,)) as pool:
         yield _submitter(pool, _run_batch), count
 
 
@@ -93,7 +105,7 @@ def _on_cluster(job: Callable[[Any], Any], address: str) -> Iterator[tuple[Submi
         raise ConfigError("--dask", "needs the package distributed", "pip install 'hiposeg-cli[dask]'") from None
     try:
         client = Client(address, timeout=20)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"--dask {address}", f"no scheduler answers there ({error})", "check the address") from None
     with client:
         n_threads = sum(client.ncores().values())
@@ -117,16 +129,17 @@ def _run_shared(job: Callable[[Any], Any], batch: list[Any]) -> list[Any]:
 _job: Callable[[Any], Any] | None = None
 
 
-def _start_worker(job: Callable[[Any], Any], parent: int) -> None:
+def _start_worker(job: Callable[[Any], Any]) -> None:
     global _job
     _job = job
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
+def _die_with_parent() -> None:
     """End this worker when its parent was killed, which an executor's workers do not notice by themselves."""
-    while os.getppid() == parent:
-        time.sleep(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

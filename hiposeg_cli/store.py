@@ -21,7 +21,7 @@ from hiposeg_cli.errors import DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
 from hiposeg_cli.image_file import read_rgb
-from hiposeg_cli.labelmap import TwoLevelMap, lift, read_label_png, write_label_png
+from hiposeg_cli.labelmap import TwoLevelMap, largest_id, lift, read_label_png, write_label_png
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -133,7 +133,7 @@ class Dataset:
             raise DataError(
                 path, f"is {fine.shape[1]}x{fine.shape[0]}, prepared as {row.width}x{row.height}", "prepare again"
             )
-        if self.coarse_is_function_of_fine and int(fine.max(initial=0)) < self.hierarchy.n_fine:
+        if self.coarse_is_function_of_fine and largest_id(fine) < self.hierarchy.n_fine:
             return TwoLevelMap(fine, lift(fine, self.hierarchy))
         labels = TwoLevelMap(fine, read_label_png(label_path(self.root, "coarse", row.split, row.key)))
         labels.check_ids(self.hierarchy, path)
@@ -165,6 +165,8 @@ def open_dataset(root: Path) -> Dataset:
     for key in ("hierarchy_sha256", "hierarchy_digest", "splits", "images_root", "coarse_is_function_of_fine"):
         if key not in about:
             raise DataError(about_path, f"lacks {key!r}", "prepare the data again")
+    if not isinstance(about["splits"], dict) or not isinstance(about["images_root"], str):
+        raise DataError(about_path, "was changed by hand (`splits` or `images_root`)", "prepare the data again")
     hierarchy = load_hierarchy(hierarchy_path)
     if sha256_file(hierarchy_path) != about["hierarchy_sha256"]:
         raise DataError(hierarchy_path, "was changed after the dataset was prepared", "prepare the data again")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,7 @@ class Shard:
     def parse(cls, text: str) -> Shard:
         """Read `2/8`. Raises ConfigError."""
         number, _, count = text.partition("/")
-        if number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count):
+        if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
             return cls(int(number), int(count))
         raise ConfigError(f"--shard {text}", "is not a part of a whole", "write 1/4, 2/4, ...")
 
@@ -62,9 +64,9 @@ class Stamp:
         for path in paths:
             try:
                 stat = path.stat()
+                values += (stat.st_size, stat.st_mtime_ns)
             except OSError:
-                continue
-            values += (stat.st_size, stat.st_mtime_ns)
+                values += (-1, -1)
         return cls(tuple(values))
 
 
@@ -78,7 +80,8 @@ class Writer:
         root: the output folder.
         fingerprint: identifies source, hierarchy and options; an unfinished run with another one is not resumed.
         places: all images of the source.
-        stamp_of: what an image's raw files are like now; a resumed run redoes images whose files changed.
+        stamp_of: what an image's raw files are like now; resuming an unfinished run redoes images whose files changed. Of a
+            finished dataset nothing is redone: resuming it adds images.
         shard: which part of the images this process converts.
         resume: continue an unfinished run; finished label files are kept when their hashes still hold.
         overwrite: replace a dataset or unfinished run that hiposeg wrote there; anything else is refused.
@@ -134,6 +137,7 @@ class Writer:
                 raise DataError(
                     self.root, f"is being written by process {owner}", f"wait for it; if it is gone, remove {path.name}"
                 )
+            path.unlink(missing_ok=True)
         self._lock_path.write_text(_me())
 
     def _conflicts(self, path: Path) -> bool:
@@ -150,9 +154,10 @@ class Writer:
         if not self._state_path.exists():
             write_bytes_atomic(self._state_path, (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode())
         self._state = self._state_path.open("a", encoding="utf-8")
+        self._state.write("\n")  # ends a line that a kill cut off
 
     def _clear(self) -> None:
-        for name in ("labels", "images", "manifest", "splits", "overlays"):
+        for name in (*_FOLDERS, "overlays"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         for path in (*self.root.glob(f"{STATE}*"), *(self.root / name for name in _FILES)):
             path.unlink(missing_ok=True)
@@ -179,10 +184,21 @@ class Writer:
             if lines:
                 self._require_same_run(lines[0].get("fingerprint"))
             for entry in lines[1:]:
-                if "row" in entry:
-                    self._keep(Row(**entry["row"]), Stamp(tuple(entry["stamp"])))
-                elif (entry["split"], entry["key"]) not in self.done:
-                    self.failed[entry["split"], entry["key"]] = entry["failed"]
+                self._take_over(entry)
+
+    def _take_over(self, entry: dict[str, Any]) -> None:
+        if "row" in entry:
+            try:
+                row, stamp = Row(**entry["row"]), Stamp(tuple(entry["stamp"]))
+            except (TypeError, KeyError):
+                raise DataError(self.root, "was begun by another version of hiposeg", "pass --overwrite") from None
+            self._keep(row, stamp)
+            return
+        place = entry["split"], entry["key"]
+        if "failed" not in entry:
+            self.failed.pop(place, None)
+        elif place in self.places and place not in self.done:
+            self.failed[place] = entry["failed"]
 
     def _keep(self, row: Row, stamp: Stamp | None) -> None:
         """Count a row as done when its label files are what was written, and its raw files what they were made from."""
@@ -211,6 +227,11 @@ class Writer:
         self.failed.pop((row.split, row.key), None)
         self._record(f'{{"row": {row.as_json()}, "stamp": {list(stamp.values)}}}')
 
+    def retry(self, place: Place) -> None:
+        """Record that an image which failed before is being converted again."""
+        if self.failed.pop(place, None) is not None:
+            self._record(json.dumps({"split": place[0], "key": place[1]}))
+
     def fail(self, place: Place, message: str) -> None:
         """Record an image that could not be converted."""
         self.failed[place] = message
@@ -225,10 +246,21 @@ class Writer:
             raise OutputError(self._state_path, f"cannot be written ({error.strerror})", cure) from None
 
     def missing(self) -> int:
-        """Images that no shard has converted or failed yet, as far as their states tell."""
-        if self.shard.count > 1:
+        """Images that no shard has converted or failed yet; other shards' files are checked when their states say none is."""
+        if self.shard.count > 1 and not (stated := self._stated_missing()):
             self._read_states()
+        elif self.shard.count > 1:
+            return stated
         return 0 if self._completed else len(self.places - self.done.keys() - self.failed.keys())
+
+    def _stated_missing(self) -> int:
+        """`missing` as the states tell it."""
+        found: set[Place] = set()
+        for path in self.root.glob(f"{STATE}*"):
+            for entry in _json_lines(path)[1:]:
+                place = entry.get("row", entry)["split"], entry.get("row", entry)["key"]
+                (found.add if "row" in entry or "failed" in entry else found.discard)(place)
+        return 0 if self._completed else len(self.places - found)
 
     @property
     def _completed(self) -> bool:
@@ -238,22 +270,38 @@ class Writer:
     def finish(self, hierarchy: Hierarchy, about: dict[str, Any], report: dict[str, Any]) -> None:
         """Write manifests, splits, hierarchy, report and, last, dataset.json; then drop the states.
 
-        Of several shards that find nothing missing at the same time, one does it.
+        Of several shards that find nothing missing at the same time, one does it and the others wait for it.
         """
         lock = self.root / _FINISHING
+        mine = lock.with_name(f"{lock.name}-{os.getpid()}")
+        mine.write_text(_me())
         try:
-            with lock.open("x") as file:
-                file.write(_me())
-        except FileExistsError:
-            if _owner(lock):
-                return
-        if not self._completed:
-            self._complete(hierarchy, about, report)
-        lock.unlink(missing_ok=True)
+            while not self._completed:
+                try:
+                    os.link(mine, lock)  # atomic, and never seen empty
+                except FileExistsError:
+                    self._wait_for(lock)
+                    continue
+                try:
+                    if not self._completed:
+                        self._complete(hierarchy, about, report)
+                finally:
+                    lock.unlink(missing_ok=True)
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def _wait_for(self, lock: Path) -> None:
+        """Wait a moment while another process completes the dataset. Raises DataError when that may never end."""
+        owner = _owner(lock)
+        if " on " in owner:
+            cure = f"if it is gone, remove {lock.name}, and --resume"
+            raise DataError(self.root, f"is being completed by process {owner}", cure)
+        if not owner:
+            lock.unlink(missing_ok=True)
+        time.sleep(0.05)
 
     def _complete(self, hierarchy: Hierarchy, about: dict[str, Any], report: dict[str, Any]) -> None:
-        for leftover in self.root.rglob(".*.tmp"):  # of runs that were killed between write and rename
-            leftover.unlink(missing_ok=True)
+        self._remove_leftovers()
         rows = sorted(self.done.values(), key=lambda row: (row.split, row.key))
         splits = sorted({row.split for row in rows})
         text = dump_hierarchy(hierarchy)
@@ -275,13 +323,29 @@ class Writer:
         self._state.close()
         for path in self.root.glob(f"{STATE}*"):
             path.unlink(missing_ok=True)
+        for path in self.root.glob(f"{_LOCK}*"):  # of runs that were killed
+            if not _owner(path):
+                path.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed runs left between write and rename, and labels of images that are no longer in the source."""
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            for path in folder.glob("*") if folder == self.root else folder.rglob("*"):
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+        for path in self.root.glob(f"{STATE}*"):
+            for entry in _json_lines(path)[1:]:
+                row = entry.get("row")
+                if row and (row["split"], row["key"]) not in self.places:
+                    for level in ("fine", "coarse", "inst"):
+                        label_path(self.root, level, row["split"], row["key"]).unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Leave nothing behind of a run that converted no image."""
         self._state.close()
-        for path in (self._state_path, self._lock_path):
-            path.unlink(missing_ok=True)
-        if not any(self.root.iterdir()):
+        self._lock_path.unlink(missing_ok=True)
+        if all(path == self._state_path for path in self.root.iterdir()):
+            self._state_path.unlink(missing_ok=True)
             self.root.rmdir()
 
     def _write(self, name: str, text: str) -> None:
@@ -296,6 +360,8 @@ class Writer:
 
 
 _FILES = ("dataset.json", "hierarchy.yaml", "report.json")
+_FOLDERS = ("labels", "images", "manifest", "splits")
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # as `write_bytes_atomic` names them
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
@@ -315,7 +381,9 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _is_ours_alone(path: Path) -> bool:
     """Whether a file is what a run leaves that was killed before it began."""
-    return path.name.startswith(_LOCK) or (path.name.startswith(f".{STATE}") and path.name.endswith(".tmp"))
+    if path.name.startswith(_LOCK) and path.is_file():
+        return re.fullmatch(r"\d+( \S+)?", path.read_text(errors="replace").strip()) is not None
+    return path.name.startswith(f".{STATE}") and path.name.endswith(".tmp")
 
 
 def is_ours(path: Path, key: str) -> bool:
@@ -334,7 +402,10 @@ def _me() -> str:
 
 def _owner(lock: Path) -> str:
     """The process that holds a lock; empty when it is gone. One on another machine counts as alive."""
-    process_id, _, host = lock.read_text().strip().partition(" ")
+    try:
+        process_id, _, host = lock.read_text().strip().partition(" ")
+    except FileNotFoundError:
+        return ""
     if host not in ("", socket.gethostname()):
         return f"{process_id} on {host}"
     return process_id if process_id.isdigit() and _alive(int(process_id)) else ""

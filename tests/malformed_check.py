@@ -6,11 +6,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,15 +21,19 @@ from typer.main import get_command
 
 from hiposeg_cli import convert
 from hiposeg_cli.app import app
+from hiposeg_cli.commands import console
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.hierarchy_yaml import load_hierarchy
+from hiposeg_cli.hierarchy_yaml import load_hierarchy, parse_hierarchy
 
-_preset = cache(load_hierarchy)
+_preset, _toy, _version = cache(load_hierarchy), cache(parse_hierarchy), cache(version)
 
 
 def _loaded_once(name: str) -> Hierarchy:
-    """A shipped taxonomy is read once, any other file each time."""
-    return load_hierarchy(name) if Path(name).suffix else _preset(name)
+    """Shipped taxonomies and the toy one are read once, any other file each time."""
+    path = Path(name)
+    if path.name == "toy.yaml":
+        return _toy(path.read_text(encoding="utf-8"), path.name)
+    return load_hierarchy(name) if path.suffix else _preset(name)
 
 
 _command = get_command(app)  # building the parser takes as long as a toy preparation, so it is done once
@@ -40,11 +46,18 @@ class Answer:
     stderr: str
 
 
-def hiposeg(*arguments: object) -> Answer:
-    """Run a command in this process; an exception that is no exit, or the exit code for one, fails the test."""
+def hiposeg(*arguments: object, tables: bool = False) -> Answer:
+    """Run a command in this process; an exception that is no exit, or the exit code for one, fails the test.
+
+    Args:
+        tables: draw the tables of classes, which takes longer than a toy preparation.
+    """
     stdout, stderr = io.StringIO(), io.StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr), pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "load_hierarchy", _loaded_once)
+        patch.setattr(convert, "version", _version)
+        if not tables:
+            patch.setattr(console, "out_table", lambda table: None)
         patch.setattr(os, "sync", lambda: None)  # it waits for the other programs' files, too
         with pytest.raises(SystemExit) as stop:
             _command.main([str(argument) for argument in arguments], prog_name="hiposeg")
@@ -54,9 +67,9 @@ def hiposeg(*arguments: object) -> Answer:
     return Answer(int(code), stdout.getvalue(), stderr.getvalue())
 
 
-def prepare(raw: Raw, *options: object) -> Answer:
-    """`hiposeg prepare FORMAT SRC OUT` with the options of the set and these."""
-    return hiposeg("prepare", raw.format, raw.root, raw.out, *raw.options, *options, "--workers", 1)
+def prepare(raw: Raw, *options: object, tables: bool = False) -> Answer:
+    """`hiposeg prepare FORMAT SRC OUT` with the options of the set and these; see `hiposeg`."""
+    return hiposeg("prepare", raw.format, raw.root, raw.out, *raw.options, *options, "--workers", 1, tables=tables)
 
 
 def problems(result: Answer) -> list[str]:
@@ -114,15 +127,16 @@ def refuses(raw: Raw, *words: str) -> None:
     said = the_problem(prepare(raw), 2, words)
     assert not (raw.out / "dataset.json").exists()
     checked = prepare(raw, "--check")
-    assert the_problem(checked, 1 if checked.stdout else 2, words) == said
+    is_of_one_image = checked.stderr.splitlines()[-1].startswith("warning: ")
+    assert the_problem(checked, 1 if is_of_one_image else 2, words) == said
     assert snapshot(raw.world) == before
 
 
-def refuses_source(raw: Raw, *words: str, options: Sequence[object] = ("--check", "--skip-bad")) -> None:
-    """Nothing is written; neither --check nor --skip-bad (or what is given) makes a difference."""
+def refuses_source(raw: Raw, *words: str) -> None:
+    """Nothing is written; neither --skip-bad nor --check makes a difference."""
     before = snapshot(raw.world)
-    for option in ((), *((option,) for option in options)):
-        the_problem(prepare(raw, *option), 2, words)
+    for option in ("--skip-bad", "--check"):
+        the_problem(prepare(raw, option), 2, words)
         assert not raw.out.exists()
     assert snapshot(raw.world) == before
 
@@ -140,6 +154,31 @@ def accepts(raw: Raw, *words: str, images: int = 2) -> dict[str, Any]:
     assert [word for word in words if word not in report["warnings"][0]] == [], report["warnings"]
     assert snapshot(raw.world) == before
     return report
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+def crossed(
+    cases: Iterable[str],
+    every: Sequence[str],
+    others: Sequence[str] = (),
+    core: Sequence[str] = (),
+    *,
+    wrong: Mapping[str, str] = MappingProxyType({}),
+) -> list[Any]:
+    """Parameters (name of a set, case): all cases with some sets, a few with the others, which share their code.
+
+    Args:
+        wrong: case, or CASE-SET, that is known to go wrong -> what happens instead.
+    """
+    params = []
+    for case in cases:
+        for name in (*every, *(others if case in core else ())):
+            reason = wrong.get(case) or wrong.get(f"{case}-{name}")
+            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+            params.append(pytest.param(name, case, id=f"{case}-{name}", marks=marks))
+    return params
 
 
 # -- what goes wrong on the way ----------------------------------------------------------------------------------------

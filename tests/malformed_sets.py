@@ -272,7 +272,7 @@ def draw(name: str, world: Path) -> Raw:
 # -- names -------------------------------------------------------------------------------------------------------------
 
 JSON_SETS = ("coco", "coco-panoptic-json", "paco", "partimagenet-json")
-ANY_NAME = ["masks", "pascal-part", "coco", "coco-panoptic", "labelme", "cvat", "yolo-seg", "mapillary", "ade20k"]
+ANY_NAME = ["masks", "pascal-part", "coco", "coco-panoptic", "labelme", "cvat", "yolo-seg", "ade20k"]
 LISTS = {
     "pascal-part": "ImageSets/Main/train.txt",
     "pascal-context": "ImageSets/SegmentationContext/train.txt",

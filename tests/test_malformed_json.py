@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from malformed_check import accepts, refuses, refuses_image, refuses_source
+from malformed_check import accepts, crossed, refuses, refuses_image, refuses_source
 from malformed_sets import JSON_SETS, Raw, draw, rewrite
 
 # numpy 2 warns about how pycocotools asks for its arrays
@@ -79,16 +79,24 @@ def spoilt(path: Path, change: Callable[[str], str | bytes]) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("case", FAULTS)
+CORE = ("21a-truncated", "21d-utf-16", "21e-nan", "21g-inner-duplicate-key", "21h-nested", "03-zero-byte")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), crossed(FAULTS, ["coco", "labelme"], [*ONE_FILE[1:], "cityscapes-polygons", "ade20k"], CORE)
+)
 def test_json_that_is_not_strict(case: str, name: str, tmp_path: Path) -> None:
     raw, path = json_set(name, tmp_path)
     change, words = FAULTS[case]
     spoilt(path, change)
-    if case == "21-not-utf-8" and name == "ade20k":  # its own files are Latin-1
-        accepts(raw)
-    else:
-        refused(name, raw, path.name, *words)
+    refused(name, raw, path.name, *words)
+
+
+def test_21_ade20k_in_latin_1(tmp_path: Path) -> None:
+    """As some of its own files are."""
+    raw, path = json_set("ade20k", tmp_path)
+    spoilt(path, FAULTS["21-not-utf-8"][0])
+    accepts(raw)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -113,11 +121,9 @@ KEYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ["absent", None, {}, "text", 7])
+@pytest.mark.parametrize("value", ["absent", None, "text"])
 @pytest.mark.parametrize(("name", "key"), KEYS, ids=[f"21f-{name}-{key}" for name, key in KEYS])
 def test_key_that_is_missing_or_holds_something_else(name: str, key: str, value: object, tmp_path: Path) -> None:
-    if (key, value) in (("imgWidth", 7), ("imgHeight", 7), ("imagePath", "text")):
-        pytest.skip("a value of the right kind")
     raw, path = json_set(name, tmp_path)
     rewrite(path, lambda data: data.pop(key) if value == "absent" else data.update({key: value}))
     refused(name, raw, path.name, *([key] if value == "absent" else []))
@@ -134,7 +140,7 @@ def config(raw: Raw, text: str | bytes) -> None:
     (raw.root / "config_v2.0.json").write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-@pytest.mark.parametrize("case", [case for case in FAULTS if case not in ("21f-text", "21-many-digits")])
+@pytest.mark.parametrize("case", CORE)
 def test_config_of_mapillary(case: str, tmp_path: Path) -> None:
     raw = draw("mapillary", tmp_path)
     change, words = FAULTS[case]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from malformed_check import accepts, hiposeg, refuses_image, refuses_source
+from malformed_check import accepts, crossed, hiposeg, refuses_image, refuses_source
 from malformed_sets import IDS, SHAPE, draw, person, rewrite
 from PIL import Image
 from raw_sets import box, ids_png, mat, photo
@@ -155,8 +155,11 @@ def test_empty_mask_in_pascal_part(changes: dict[str, Any], words: list[str], tm
     accepts(raw, raw.label.name, *words)
 
 
-@pytest.mark.parametrize("name", ["coco", "paco", "partimagenet-json"])
-def test_31_empty_rle(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "case"),
+    crossed(["31-rle"], ["coco", "paco", "partimagenet-json"], wrong={"31-rle-paco": "not mentioned"}),
+)
+def test_empty_rle(name: str, case: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     rle = {"size": list(SHAPE), "counts": [48]}
     rewrite(raw.label, lambda data: data["annotations"].append(

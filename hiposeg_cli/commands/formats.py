@@ -10,7 +10,7 @@ from hiposeg_cli.commands import console
 
 
 def formats(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """List the annotation formats: where their files lie, their variants, options and default taxonomy."""
+    """List the annotation formats: where their files lie, their variants and default taxonomy."""
     from rich.table import Table
 
     from hiposeg_cli.formats.base import Reader

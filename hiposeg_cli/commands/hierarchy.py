@@ -35,7 +35,8 @@ def list_(as_json: AsJson = False) -> None:
         return
     table = Table("name", "fine", "coarse", "formats", "classes from", box=None, pad_edge=False)
     for h in found:
-        table.add_row(h.name, str(h.n_fine), str(h.n_coarse), ", ".join(h.sources), shorten(h.doc.split(". ")[0], 80, placeholder=" ..."))
+        origin = shorten(h.doc.split(". ")[0], 80, placeholder=" ...")
+        table.add_row(h.name, str(h.n_fine), str(h.n_coarse), ", ".join(h.sources), origin)
     console.out_table(table)
     console.say(f"in {preset_dir()}")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hiposeg_cli.commands import console
+
+if TYPE_CHECKING:
+    from hiposeg_cli.convert import Prepared
 
 
 def prepare(
@@ -32,8 +35,10 @@ def prepare(
     unknown: Annotated[str | None, typer.Option(help="Labels the taxonomy does not know: ignore (else an error).")] = None,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose labels are all ignore.")] = False,
     follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", help="Links may lead out of SRC.")] = False,
-    overlays: Annotated[int, typer.Option(help="Write this many pictures of labels over photos to OUT/overlays.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 takes one per core.")] = 0,
+    overlays: Annotated[
+        int, typer.Option(min=0, help="Write this many pictures of labels over photos to OUT/overlays.")
+    ] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 takes one per core.")] = 0,
     dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Convert on a Dask cluster (tcp://...).")] = None,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Convert only this part; the last one completes OUT.")] = "1/1",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -44,19 +49,18 @@ def prepare(
     """Convert raw annotations into fine and coarse label maps, with a report of what was found and decided."""
     from hiposeg_cli.convert import PrepareOptions
     from hiposeg_cli.convert import prepare as convert
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.formats.base import ReaderOptions
     from hiposeg_cli.writer import Shard
 
-    choices = {
-        "--part-order": (part_order, ("published", "area")),
-        "--uncovered": (uncovered, ("object-only", "ignore", "background")),
-        "--unlabelled": (unlabelled, ("ignore", "background")),
-        "--unknown": (unknown, ("ignore",)),
-    }
-    for flag, (value, allowed) in choices.items():
-        if value is not None and value not in allowed:
-            raise ConfigError(f"{flag} {value}", "is not a choice", did_you_mean(value, allowed))
+    _check_choices(
+        {
+            "--part-order": (part_order, ("published", "area")),
+            "--uncovered": (uncovered, ("object-only", "ignore", "background")),
+            "--unlabelled": (unlabelled, ("ignore", "background")),
+            "--unknown": (unknown, ("ignore",)),
+        }
+    )
     if out is None and not check:
         raise ConfigError("OUT", "is missing", "name a new folder, or pass --check to write nothing")
     if val < 0:
@@ -73,19 +77,27 @@ def prepare(
         result = convert(
             format_name, source, None if check else out, options, resume=resume, overwrite=overwrite, progress=progress
         )
-    if overlays and out is not None and not check and not result.missing and (skip_bad or not result.failures):
+    if overlays and out is not None and result.complete:
         _write_overlays(out, overlays)
-    _show(result.report, None if check else out, as_json=as_json, missing=result.missing)
-    if result.failures:
-        if not (as_json or skip_bad or check):
-            console.say(f"{out} is unfinished: mend the images above and pass --resume, or pass --skip-bad")
+    _show(result, None if check else out, as_json=as_json)
+    if result.report["failures"]:
         raise typer.Exit(1 if skip_bad or check else 2)
 
 
-def _show(report: dict[str, Any], out: Path | None, *, as_json: bool, missing: int) -> None:
+def _check_choices(choices: dict[str, tuple[str | None, tuple[str, ...]]]) -> None:
+    """Refuse a value that is none of a flag's choices."""
+    from hiposeg_cli.errors import ConfigError, did_you_mean
+
+    for flag, (value, allowed) in choices.items():
+        if value is not None and value not in allowed:
+            raise ConfigError(f"{flag} {value}", "is not a choice", did_you_mean(value, allowed))
+
+
+def _show(result: Prepared, out: Path | None, *, as_json: bool) -> None:
+    report = result.report
     if as_json:
         status = "problems" if report["failures"] else "ok"
-        data = {"out": str(out) if out else None, "missing": missing, **report}
+        data = {"out": str(out) if out else None, "complete": result.complete, "missing": result.missing, **report}
         console.out(console.envelope("prepare", data, status=status))
         return
     from hiposeg_cli.report.tables import prepare_report
@@ -96,10 +108,14 @@ def _show(report: dict[str, Any], out: Path | None, *, as_json: bool, missing: i
         console.warn(line)
     if len(report["failures"]) > 20:
         console.warn(f"and {len(report['failures']) - 20} more broken images")
-    if missing:
-        console.say(f"{out}: this shard is done; {missing} images of other shards are still to be converted")
-    elif out is not None and not report["failures"]:
+    if out is None:
+        return
+    if result.complete:
         console.say(f"wrote {out}")
+    elif result.missing:
+        console.say(f"{out}: this shard is done; {result.missing} images of other shards are still to be converted")
+    else:
+        console.say(f"{out} is unfinished: mend the images above and pass --resume, or pass --skip-bad")
 
 
 def _write_overlays(out: Path, count: int) -> None:

@@ -144,6 +144,11 @@ class Reader(ABC):
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in vars(self).items() if key not in self.not_sent}
 
+    @property
+    def photo_root(self) -> Path | None:
+        """The folder that links among the photos may not leave: that of --images, or the dataset; None allows all."""
+        return None if self.options.follow_symlinks else self.options.images or self.root
+
     @classmethod
     def default_for(cls, options: ReaderOptions) -> str | None:
         """The preset for the chosen variant when the user names none."""
@@ -218,8 +223,7 @@ class Reader(ABC):
 
     def raw_files(self, item: RawItem) -> list[Path]:
         """The files an image is made from: its photo and its label file."""
-        source = item.source.rpartition(":")[0] if item.spans is not None else item.source
-        return [item.image_path, self.root / source]
+        return [item.image_path, self.root / item.source]
 
     def background_target(self, choice: str) -> Target:
         """The target of pixels that become `background` or `ignore`."""

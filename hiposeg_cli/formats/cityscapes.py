@@ -85,10 +85,19 @@ class Cityscapes(Reader):
         instances = self._instances(item, ids) if self.options.instances else None
         return RawLabel(ids, instances=instances)
 
+    def raw_files(self, item: RawItem) -> list[Path]:
+        return [*super().raw_files(item), *([self._instance_path(item)] if self.options.instances else [])]
+
+    def _instance_path(self, item: RawItem) -> Path:
+        return self.root / (item.source.removesuffix(self._suffix) + f"_{self._truth}_instanceIds.png")
+
     def _instances(self, item: RawItem, ids: LabelArray) -> NDArray[np.uint16]:
         """The published instance numbers (label id * 1000 + n), 0 for stuff and groups."""
-        path = self.root / (item.source.removesuffix(self._suffix) + f"_{self._truth}_instanceIds.png")
-        numbers = read_label_png(path).astype(np.uint16)
+        path = self._instance_path(item)
+        found = read_label_png(path)
+        if found.dtype != np.uint16:
+            raise DataError(path, "is an 8-bit PNG, which cannot hold instance ids", "use the original 16-bit file")
+        numbers = found.astype(np.uint16)
         if numbers.shape != ids.shape:
             raise DataError(path, f"is {numbers.shape}, the labels {ids.shape} (height, width)", "use files of one frame")
         numbers[numbers < 1000] = 0
@@ -116,9 +125,14 @@ def _draw(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         image = Image.new("L", (width, height), 0)
         pen = ImageDraw.Draw(image)
         for entry in data["objects"]:
+            if entry.get("deleted"):
+                continue
+            points = [(x, y) for x, y in entry["polygon"]]
+            if not all(abs(value) <= 10 * max(size) for point in points for value in point):
+                raise DataError(path, f"a polygon of {entry['label']!r} lies far outside the image", "replace the file")
             label_id = _label_id(entry["label"], path)
-            if label_id >= 0 and not entry.get("deleted"):
-                pen.polygon([(x, y) for x, y in entry["polygon"]], fill=label_id)
+            if label_id >= 0:
+                pen.polygon(points, fill=label_id)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(path, f"is not a Cityscapes polygons file ({error!r})", "replace the file") from None
     return np.asarray(image)

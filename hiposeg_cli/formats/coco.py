@@ -20,6 +20,7 @@ from hiposeg_cli.formats.paint import Region, encode_segmentation, paint_regions
 from hiposeg_cli.formats.targets import named_targets
 from hiposeg_cli.lookup import MAX_RAW_ID, Target
 
+_MAX_CATEGORY_ID = MAX_RAW_ID - 2  # two more ids stand for unlabelled pixels and crowds
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -71,7 +72,7 @@ class Coco(Reader):
 
     def _split(self, path: Path) -> str:
         """`train` for instances_train2017.json and train.json; `train` too for the one JSON of a folder without splits."""
-        split = re.sub(r"\d{4}$", "", path.stem.removeprefix(self.prefix))
+        split = re.sub(r"\d{4}$", "", path.stem.removeprefix(self.prefix)) or "train"
         alone = len(self._files) == 1 and path.parent == self.root
         return "train" if alone and split not in _SPLITS else split
 
@@ -83,9 +84,9 @@ class Coco(Reader):
         categories: dict[int, str] = {}
         for table in self._tables.values():
             for category in table.categories.values():
-                if not 0 <= category.id <= MAX_RAW_ID:
+                if not 0 <= category.id <= _MAX_CATEGORY_ID:
                     raise DataError(
-                        table.path, f"category id {category.id} is not 0..{MAX_RAW_ID}", "renumber the categories"
+                        table.path, f"category id {category.id} is not 0..{_MAX_CATEGORY_ID}", "renumber the categories"
                     )
                 if categories.setdefault(category.id, category.name) != category.name:
                     raise DataError(
@@ -134,7 +135,7 @@ class Coco(Reader):
     def _images_below(self, folder: Path) -> list[Path]:
         if not folder.is_dir():
             raise DataError(folder, "no such folder", "pass --images FOLDER with the photos")
-        return list(walk(folder, IMAGE_SUFFIXES, root=None if folder != self.root else self.link_root))
+        return list(walk(folder, IMAGE_SUFFIXES, root=self.photo_root))
 
     def _photos(self, table: CocoJson) -> dict[str, Path]:
         """File name -> photo, below the folder named like the JSON, else the only one that holds its first image."""
@@ -165,6 +166,11 @@ class Coco(Reader):
                 notes.append(f"annotation {annotation['id']}: {error}")
         painted = paint_regions(regions, size, unlabelled=self._unlabelled, with_instances=self.options.instances)
         return RawLabel(painted.ids, len(regions), painted.overlap_px, warnings=tuple(notes), instances=painted.instances)
+
+    def raw_files(self, item: RawItem) -> list[Path]:
+        if item.spans is None:
+            return super().raw_files(item)
+        return [item.image_path, self._tables[item.source.rpartition(":")[0]].path]
 
     def annotations(self, item: RawItem) -> list[dict[str, Any]]:
         """The annotations of one image, in file order."""

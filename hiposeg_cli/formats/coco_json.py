@@ -65,6 +65,7 @@ class CocoJson:
         self._category_ids = array("q")
         take = {"images": self._take_image, "categories": self._take_category, "annotations": self._take_annotation}
         found = scan.lists(take)
+        del scan.decoder  # it refers back to the scan, which would keep the whole text
         for key in take:
             if key not in found:
                 raise DataError(path, f"lacks the list {key!r}", f"is this {what}?")
@@ -218,7 +219,7 @@ class Scan:
         """Hand each element of the named top-level lists to its function, with its byte range; returns the names found."""
         found: set[str] = set()
         for key, start in self._members():
-            if key in take and self.text[start] == "[":
+            if key in take and self.text[start : start + 1] == "[":
                 found.add(key)
                 self._position = self._elements(start, take[key])
             else:
@@ -262,11 +263,11 @@ class Scan:
             position = self._expect(",", position)
 
     def _value(self, position: int) -> tuple[Any, int]:
+        self._at = position
         try:
             return self.decoder.raw_decode(self.text, position)
         except json.JSONDecodeError as error:
-            place = f"{self.path}:{error.lineno}:{error.colno}"
-            raise DataError(place, f"is broken JSON: {error.msg}", "replace the file") from None
+            raise DataError(self._place(error.pos), f"is broken JSON: {error.msg}", "replace the file") from None
         except RecursionError:
             raise DataError(self.path, "is nested too deeply", "is this a COCO file?") from None
         except ValueError as error:
@@ -284,17 +285,22 @@ class Scan:
         return self._skip(position + 1)
 
     def _fail(self, wanted: str, position: int) -> NoReturn:
-        line = self.text.count("\n", 0, position) + 1
-        column = position - self.text.rfind("\n", 0, position)
-        raise DataError(f"{self.path}:{line}:{column}", f"is broken JSON: expected {wanted}", "replace the file")
+        raise DataError(self._place(position), f"is broken JSON: expected {wanted}", "replace the file")
+
+    def _place(self, position: int) -> str:
+        """File, line and column, from 1, of a position; columns count characters, not bytes."""
+        start = self.text.rfind("\n", 0, position) + 1
+        before = self.text[start:position].encode("latin-1").decode("utf-8-sig", "replace")
+        return f"{self.path}:{self.text.count(chr(10), 0, position) + 1}:{len(before) + 1}"
 
     def _no_constant(self, text: str) -> NoReturn:
-        raise DataError(self.path, f"holds the value {text}, which is not JSON", "repair the exporter")
+        place = self._place(self.text.find(text, self._at))
+        raise DataError(place, f"holds the value {text}, which is not JSON", "repair the exporter")
 
     def _unrepeated(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entry = dict(pairs)
         if len(entry) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key in keys if keys.count(key) > 1).encode("latin-1", "replace").decode("utf-8", "replace")
             raise DataError(self.path, f"an object has the key {twice!r} twice", "repair the exporter")
         return entry

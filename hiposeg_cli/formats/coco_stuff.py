@@ -173,7 +173,7 @@ class CocoStuff(Reader):
         candidates = folders.image_dirs if given is None else (given / folders.image_dirs[0].name, given)
         for folder in candidates:
             if folder.is_dir():
-                return index_images(folder, root=self.link_root if given is None else None, suffixes=(".jpg", ".jpeg"))
+                return index_images(folder, root=self.photo_root, suffixes=(".jpg", ".jpeg"))
         raise DataError(candidates[-1], "no such folder", "pass --images FOLDER with the photos")
 
     def _item(self, path: Path, stem: str, split: str, photos: Mapping[str, Path]) -> RawItem:

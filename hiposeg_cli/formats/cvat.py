@@ -86,7 +86,7 @@ class Cvat(Reader):
         if not folder.is_dir():
             raise DataError(folder, "no such folder", "pass --images FOLDER with the photos")
         listing: dict[str, list[Path]] = {}
-        for path in walk(folder, IMAGE_SUFFIXES, root=None if self.options.images else self.link_root):
+        for path in walk(folder, IMAGE_SUFFIXES, root=self.photo_root):
             name = path.relative_to(folder).as_posix()
             listing[name] = [path]
             listing.setdefault(name.removesuffix(_suffix(name)), []).append(path)

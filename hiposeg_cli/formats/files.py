@@ -48,12 +48,15 @@ def walk(folder: Path, suffixes: Sequence[str], *, root: Path | None) -> Iterato
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...], root: Path | None) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(folder, f"cannot be listed ({error.strerror})", "check the folder and its permissions") from None
     for entry in listed:
         if entry.is_symlink():
-            target = Path(entry.path).resolve()
-            if target in Path(entry.path).absolute().parents:
+            target = _resolved(Path(entry.path))
+            if target in folder.resolve().parents or target == folder.resolve():
                 raise DataError(entry.path, f"links back to {target}, a folder it lies in", "remove the link")
             require_inside(Path(entry.path), root)
         if entry.name.lower().endswith(suffixes) and not entry.name.startswith("."):
@@ -64,8 +67,15 @@ def _walk(folder: Path, suffixes: tuple[str, ...], root: Path | None) -> Iterato
 
 def require_inside(path: Path, root: Path | None) -> None:
     """Refuse a path that symbolic links lead out of `root`; None allows all. Raises DataError."""
-    if root is not None and not (target := path.resolve()).is_relative_to(root.resolve()):
+    if root is not None and not (target := _resolved(path)).is_relative_to(root.resolve()):
         raise DataError(path, f"links out of the dataset, to {target}", "pass --follow-symlinks if that is meant")
+
+
+def _resolved(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (RuntimeError, OSError):  # Python < 3.13 raises RuntimeError for a loop
+        raise DataError(link, "is a link that leads in a circle", "remove the link") from None
 
 
 def index_images(folder: Path, *, root: Path | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

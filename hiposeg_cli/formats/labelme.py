@@ -62,7 +62,7 @@ class Labelme(Reader):
         folder = self.options.images
         if folder is not None and not folder.is_dir():
             raise DataError(folder, "no such folder", "pass --images FOLDER with the photos")
-        return index_images(self.root, root=self.link_root) if folder is None else index_images(folder)
+        return index_images(folder or self.root, root=self.photo_root)
 
     @cached_property
     def _by_file_name(self) -> dict[str, list[Path]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiposeg_cli.errors import DataError
 from hiposeg_cli.labelmap import RawIds
 
 _MAX_CODE_LENGTH = 12  # characters of 5 bits; a 64-bit number has no more
@@ -69,6 +70,8 @@ def paint_regions(
     Runs go down the columns, so the canvas does too; it is turned round once at the end.
     """
     height, width = shape
+    if with_instances and len(regions) > np.iinfo(np.uint16).max:
+        raise DataError(f"{len(regions)} objects", "in one image do not fit 16 bits", "convert without --instances")
     dtype = np.min_scalar_type(max([unlabelled, *(region.raw_id for region in regions)]))
     ids = np.full(height * width, unlabelled, dtype=dtype)
     contested = np.zeros(height * width, dtype=bool)
@@ -141,7 +144,7 @@ class Runs:
         values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
         negative = (codes[lasts] & 0x10) > 0
         values[negative] -= np.int64(1) << (5 * sizes[negative])
-        values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])  # from the third, differences
+        values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])  # from the fourth, differences
         return cls(values)
 
 
@@ -164,6 +167,8 @@ def encode_polygons(polygons: Any, height: int, width: int, notes: list[str], wh
     if len(usable) < len(polygons):
         dropped = len(polygons) - len(usable)
         notes.append(f"{where}: {dropped} unusable polygon{'s' * (dropped > 1)} dropped")
+    if any(_reaches_out(polygon, height, width) for polygon in usable):
+        notes.append(f"{where}: reaches outside the image; clipped")
     encoded = rle.frPyObjects(usable, height, width)
     return Runs.parse((encoded[0] if len(encoded) == 1 else rle.merge(encoded))["counts"])
 
@@ -186,11 +191,17 @@ def encode_segmentation(segmentation: Any, height: int, width: int, notes: list[
         lengths = np.array(counts, dtype=np.int64)
     else:
         raise ValueError("RLE counts are not whole numbers >= 0; skipped")
-    if lengths.size and int(lengths.min()) < 0:
-        raise ValueError("RLE counts are not whole numbers >= 0; skipped")
+    if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= height * width:
+        raise ValueError(f"RLE counts are not 0..{height * width}; skipped")
     if int(lengths.sum()) != height * width:
         raise ValueError(f"RLE counts sum to {int(lengths.sum())}, not {height * width}; skipped")
     return Runs(lengths)
+
+
+def _reaches_out(polygon: list[float], height: int, width: int) -> bool:
+    """Whether a polygon goes more than a pixel beyond the image."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    return min(xs) < -1 or min(ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1
 
 
 def _usable(polygon: Any, limit: int) -> bool:

@@ -71,7 +71,7 @@ class _PanopticParts(Reader):
         return self.options.images
 
     def _index(self, folder: Path) -> dict[str, Path]:
-        return index_images(folder, root=None if self.options.images else self.link_root)
+        return index_images(folder, root=self.photo_root)
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
         uids = _read_uids(self.root / item.source)

@@ -103,7 +103,7 @@ class PartImageNet(Coco):
             if not folder.is_dir():
                 raise DataError(folder, "no such folder", "pass --images FOLDER with the photos")
         found: dict[str, Path] = {}
-        for path in walk(folder, IMAGE_SUFFIXES, root=self.link_root if given is None else None):
+        for path in walk(folder, IMAGE_SUFFIXES, root=self.photo_root):
             if found.setdefault(path.stem, path) != path:
                 raise DataError(path, f"has the same name as {found[path.stem]}", "keep one photo of a name")
         return found

@@ -98,7 +98,7 @@ class PascalContext(Reader):
         photos = self.options.images or first_folder(self.root, [f"{base}/JPEGImages" for base in _BASES], "image folder")
         if not photos.is_dir():
             raise DataError(photos, "no such folder", "pass --images FOLDER with the VOC2010 photos")
-        images = index_images(photos, root=None if self.options.images else self.link_root)
+        images = index_images(photos, root=self.photo_root)
         labels = {path.stem: path for path in walk(label_dir, (suffix,), root=self.link_root)}
         splits = self._splits(labels, label_dir)
         items = []

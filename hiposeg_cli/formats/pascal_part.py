@@ -125,7 +125,7 @@ class PascalPart(Reader):
         )
         if not image_dir.is_dir():
             raise DataError(image_dir, "no such folder", "pass --images FOLDER with the VOC2010 photos")
-        images = index_images(image_dir, root=None if self.options.images else self.link_root)
+        images = index_images(image_dir, root=self.photo_root)
         annotations = self._annotations(folder)
         items = []
         for stem, split in self._splits(annotations, image_dir).items():
