@@ -113,7 +113,7 @@ def prepare(
         return Prepared(_report(reader, rows, [str(error) for error in failures]), tuple(failures))
     by_place = {(item.split, item.key): item for item in items}
     with Writer(
-        out.resolve(), fingerprint=_fingerprint(reader, items, options), shard=options.shard,
+        out.resolve(), fingerprint=_fingerprint(reader, options), shard=options.shard,
         places=by_place.keys(), stamp_of=lambda place: Stamp.of(reader.raw_files(by_place[place])),
         copies_images=options.copy_images, resume=resume, overwrite=overwrite,
     ) as writer:  # fmt: skip
@@ -177,16 +177,13 @@ def _with_validation(items: list[RawItem], options: PrepareOptions) -> list[RawI
     return [replace(item, split="val") if item.split == "train" and item.key in chosen else item for item in items]
 
 
-def _fingerprint(reader: Reader, items: list[RawItem], options: PrepareOptions) -> str:
-    """What must be equal for a run to be resumed.
-
-    Images may come and go in between, unless --val or --shard chooses among them.
-    """
-    listed = [(item.split, item.key) for item in items] if options.val or options.shard.count > 1 else []
+def _fingerprint(reader: Reader, options: PrepareOptions) -> str:
+    """What must be equal for a run to be resumed; images may come and go in between."""
+    tables = reader.lookup.fine.tobytes() + reader.lookup.coarse.tobytes()
     identity = {
         "format": reader.name, "root": str(reader.root), "hierarchy": reader.hierarchy.digest,
-        "lookup": hashlib.sha256(reader.lookup.fine.tobytes() + reader.lookup.coarse.tobytes()).hexdigest(),
-        "options": reader.options.given(), "copy": options.copy_images, "val": [options.val, options.seed] if options.val else [], "items": listed,
+        "lookup": hashlib.sha256(tables).hexdigest(), "options": reader.options.given(), "copy": options.copy_images,
+        "val": [options.val, options.seed] if options.val else [],
     }  # fmt: skip
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ from hiposeg_cli.errors import DataError
 from hiposeg_cli.raw_file import disguise, file_bytes
 
 MAX_PIXELS = 100_000_000
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF")  # others may start programs or crash on damage
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # others may start programs, or crash on damage
 _ORIENTATION = 0x0112  # the EXIF tag
 
 

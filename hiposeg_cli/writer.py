@@ -94,6 +94,7 @@ class Writer:
     ) -> None:  # fmt: skip
         self.root, self.fingerprint, self.shard = root, fingerprint, shard
         self.places, self.stamp_of = places, stamp_of
+        self._listed = hashlib.sha256(json.dumps(sorted(places)).encode()).hexdigest()
         self.copies_images = copies_images
         self.done: dict[Place, Row] = {}
         self.failed: dict[Place, str] = {}
@@ -152,7 +153,8 @@ class Writer:
         else:
             self._read_states()
         if not self._state_path.exists():
-            write_bytes_atomic(self._state_path, (json.dumps({"fingerprint": self.fingerprint}) + "\n").encode())
+            first = {"fingerprint": self.fingerprint, "listed": self._listed}
+            write_bytes_atomic(self._state_path, (json.dumps(first) + "\n").encode())
         self._state = self._state_path.open("a", encoding="utf-8")
         self._state.write("\n")  # ends a line that a kill cut off
 
@@ -170,6 +172,11 @@ class Writer:
                 self.root, "was made from another source, hierarchy or options", "pass --overwrite to start over"
             )
 
+    def _require_same_list(self, path: Path, listed: object) -> None:
+        """Shards divide the list of images by position, so all of them must see the same one."""
+        if self.shard.count > 1 and listed != self._listed:
+            raise DataError(path, "its shard found other images in the source", "pass --resume without --shard")
+
     def _read_finished(self) -> None:
         about = read_json(self.root / "dataset.json")
         self._require_same_run(about.get("fingerprint"))
@@ -183,6 +190,7 @@ class Writer:
             lines = _json_lines(path)
             if lines:
                 self._require_same_run(lines[0].get("fingerprint"))
+                self._require_same_list(path, lines[0].get("listed"))
             for entry in lines[1:]:
                 self._take_over(entry)
 
@@ -246,11 +254,11 @@ class Writer:
             raise OutputError(self._state_path, f"cannot be written ({error.strerror})", cure) from None
 
     def missing(self) -> int:
-        """Images that no shard has converted or failed yet; other shards' files are checked when their states say none is."""
-        if self.shard.count > 1 and not (stated := self._stated_missing()):
+        """Images that no shard has converted or failed yet; other shards' files are only checked when that is none."""
+        if self.shard.count > 1:
+            if stated := self._stated_missing():
+                return stated
             self._read_states()
-        elif self.shard.count > 1:
-            return stated
         return 0 if self._completed else len(self.places - self.done.keys() - self.failed.keys())
 
     def _stated_missing(self) -> int:

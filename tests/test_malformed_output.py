@@ -136,11 +136,8 @@ def undisturbed(raw: Raw) -> dict[str, bytes]:
     return files
 
 
-LOCKED = pytest.mark.xfail(strict=True, reason=".lock-finish is left behind")
-
-
 # The state, four label files, then hierarchy, manifest, split, report and dataset.json.
-@pytest.mark.parametrize("fits", [*range(5), *(pytest.param(fits, marks=LOCKED) for fits in range(5, 10))])
+@pytest.mark.parametrize("fits", range(10))
 @pytest.mark.parametrize("options", [[], ["--skip-bad"]], ids=["29-disk-full", "29-disk-full-skip-bad"])
 def test_disk_full(options: list[str], fits: int, raw: Raw) -> None:
     whole = undisturbed(raw)

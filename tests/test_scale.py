@@ -148,6 +148,86 @@ def test_overwrite_with_a_shard_is_refused(raw: Path, tmp_path: Path, options: P
     assert files_below(tmp_path / "out") == before
 
 
+def test_a_shard_that_sees_other_images_is_refused(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    shard(raw, tmp_path / "out", options, "1/2")
+    (raw / "train" / "labels" / "k08.png").unlink()
+    with pytest.raises(DataError, match="other images"):
+        shard(raw, tmp_path / "out", options, "2/2")
+
+
+def test_a_mended_image_is_not_completed_with_its_old_failure(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    """A shard that finishes while another redoes a failed image must not count the old failure as final."""
+    out, skipping = tmp_path / "out", replace(options, skip_bad=True)
+    bad = raw / "train" / "labels" / "k00.png"
+    good = bad.read_bytes()
+    bad.write_bytes(b"")
+    assert len(shard(raw, out, options, "1/2").failures) == 1
+    bad.write_bytes(good)
+
+    class Unplugged(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Unplugged
+
+    with pytest.raises(Unplugged):
+        prepare("masks", raw, out, replace(options, shard=Shard(1, 2)), resume=True, progress=stop)
+    assert not shard(raw, out, skipping, "2/2").complete
+    assert shard(raw, out, skipping, "1/2", resume=True).complete
+    assert len(open_dataset(out).split("train")) == N_IMAGES
+
+
+def test_a_broken_image_that_is_removed_no_longer_keeps_the_dataset_unfinished(
+    raw: Path, tmp_path: Path, options: PrepareOptions
+) -> None:
+    bad = raw / "train" / "labels" / "k05.png"
+    bad.write_bytes(b"")
+    assert not prepare("masks", raw, tmp_path / "out", options).complete
+    bad.unlink()
+    assert prepare("masks", raw, tmp_path / "out", options, resume=True).complete
+
+
+def test_a_json_edited_between_two_runs_is_read_again(tmp_path: Path, toy_yaml: Path) -> None:
+    options = PrepareOptions(hierarchy=str(toy_yaml))
+    first, second = [{"segmentation": [square(0, 0, 2, 2)]}], [{"segmentation": [square(0, 0, 5, 5)]}]
+    root = coco_set(tmp_path / "raw", coco_json(first, images=["a.jpg", "b.jpg"]))
+    photo = (root / "train2017" / "b.jpg").read_bytes()
+    (root / "train2017" / "b.jpg").write_bytes(b"")
+    assert len(prepare("coco", root, tmp_path / "out", options).failures) == 1
+    (root / "train2017" / "b.jpg").write_bytes(photo)
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(coco_json(second, images=["a.jpg", "b.jpg"])))
+    prepare("coco", root, tmp_path / "out", options, resume=True)
+    prepare("coco", root, tmp_path / "fresh", options)
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "fresh")
+
+
+def test_files_of_the_user_in_the_folder_survive(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    prepare("masks", raw, tmp_path / "out", options)
+    (tmp_path / "out" / "notes").mkdir()
+    (tmp_path / "out" / "notes" / ".draft.tmp").write_text("mine")
+    prepare("masks", raw, tmp_path / "out", options, resume=True)
+    assert (tmp_path / "out" / "notes" / ".draft.tmp").read_text() == "mine"
+
+
+def test_a_lock_file_of_another_program_is_respected(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").write_text("not ours")
+    with pytest.raises(DataError, match="not made by hiposeg"):
+        prepare("masks", raw, tmp_path / "out", options)
+    assert (tmp_path / "out" / ".lock").read_text() == "not ours"
+
+
+def test_runs_too_long_for_the_image_are_refused_before_they_are_drawn(tmp_path: Path, toy_yaml: Path) -> None:
+    """Run lengths whose sum wraps round 64 bits: they once reached C code."""
+    huge = {"counts": [0, 2**62, 2**62, 2**62, 2**62, 48], "size": [6, 8]}
+    text = "".join("o" * 11 + "7" for _ in range(4))
+    annotations = [{"segmentation": huge}, {"segmentation": {"counts": text, "size": [6, 8]}}]
+    root = coco_set(tmp_path / "raw", coco_json(annotations))
+    report = prepare("coco", root, None, PrepareOptions(hierarchy=str(toy_yaml))).report
+    assert len(report["warnings"]) == 2
+    assert report["fine"][1]["pixels"] == {"train": 0}
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 60), st.integers(1, 9))
 def test_shards_divide_any_list(n_items: int, count: int) -> None:
@@ -162,9 +242,12 @@ def test_shards_divide_any_list(n_items: int, count: int) -> None:
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_resumed_equals_the_undisturbed_run(
-    raw: Path, tmp_path: Path, options: PrepareOptions, whole: dict[str, bytes]
+    raw: Path, tmp_path: Path, options: PrepareOptions
 ) -> None:
     """Each run is killed with its workers at a random moment of its life; what it left is resumed to the same bytes."""
+    multiply(raw, 150)
+    assert prepare("masks", raw, tmp_path / "whole", options).failures == ()
+    whole = files_below(tmp_path / "whole")
     command = [sys.executable, "-m", "hiposeg_cli", "-q", "prepare", "masks", str(raw)]
     how = ["--hierarchy", str(options.hierarchy), "--workers", "2"]
     started = time.monotonic()
@@ -187,10 +270,7 @@ def test_killed_at_twenty_random_moments_and_resumed_equals_the_undisturbed_run(
 
 @pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
-    for number in range(200):
-        for kind, suffix in (("images", "jpg"), ("labels", "png")):
-            source = raw / "train" / kind / f"k00.{suffix}"
-            os.link(source, source.with_name(f"more{number:03}.{suffix}"))
+    multiply(raw, 200)
     command = [sys.executable, "-m", "hiposeg_cli", "-q", "prepare", "masks", str(raw), str(tmp_path / "out"),
                "--hierarchy", str(options.hierarchy), "--workers", "2"]  # fmt: skip
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -208,6 +288,14 @@ def test_workers_end_when_their_parent_is_killed(raw: Path, tmp_path: Path, opti
     while any(alive(worker) for worker in workers):
         assert time.monotonic() < until, "workers live on"
         time.sleep(0.1)
+
+
+def multiply(raw: Path, count: int) -> None:
+    """Add the first image again under many names."""
+    for number in range(count):
+        for kind, suffix in (("images", "jpg"), ("labels", "png")):
+            source = raw / "train" / kind / f"k00.{suffix}"
+            os.link(source, source.with_name(f"more{number:03}.{suffix}"))
 
 
 def alive(process_id: int) -> bool:

@@ -52,5 +52,5 @@ def test_files_that_are_not_text_are_named(tmp_path: Path) -> None:
         assert words in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
         load_json(tmp_path / "none")
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(DataError, match="is a folder"):
         load_json(tmp_path)
