@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from typing import Annotated, Any
@@ -102,4 +103,7 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # class names a terminal's encoding lacks are no error
     app()

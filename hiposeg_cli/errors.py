@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}  # a file's name may hold any of them
+
 
 class HiposegError(Exception):
     """A user's fault: shown as one line, never as a traceback.
@@ -22,7 +24,7 @@ class HiposegError(Exception):
 
     def __init__(self, where: object, what: str, cure: str = "") -> None:
         self.where, self.what, self.cure = str(where), what, cure
-        super().__init__(f"{where}: {what}" + (f" - {cure}" if cure else ""))
+        super().__init__((f"{where}: {what}" + (f" - {cure}" if cure else "")).translate(_CONTROLS))
 
     def __reduce__(self) -> tuple[type[HiposegError], tuple[str, str, str]]:
         # Worker processes send their errors home by pickle, which would call __init__ with the joined text.

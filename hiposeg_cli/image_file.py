@@ -41,9 +41,8 @@ def check_photo(path: Path) -> Photo:
     """Decode a photo to its end, reading its file once. Raises DataError as `read_rgb` does."""
     data = file_bytes(path)
     with opened(path, data) as image:
+        _explain_png(path, data)
         decode(image, path, "image")
-        if image.format == "PNG":
-            check_png_complete(path, data)
         if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
             what = f"JPEG has no end marker after {len(data)} bytes; decoders make up what is missing"
             raise DataError(path, what, "replace the file")
@@ -96,8 +95,10 @@ def opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
     except Image.DecompressionBombError:
         raise DataError(path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
     except UnidentifiedImageError:
+        _explain_png(path, data)
         raise DataError(path, disguise(data[:200]) or "is not an image", "replace the file") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
+        _explain_png(path, data)
         raise DataError(path, f"cannot be read as an image ({error})", "replace the file") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
@@ -126,6 +127,12 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:
         if body[:4] == b"IEND":
             return
         position = end
+
+
+def _explain_png(path: Path, data: bytes) -> None:
+    """Say where a PNG is broken, which Pillow does not."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        check_png_complete(path, data)
 
 
 def check_png_complete(path: Path, data: bytes) -> None:

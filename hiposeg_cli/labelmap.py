@@ -59,7 +59,7 @@ def largest_id(labels: LabelArray) -> int:
     """The largest class id of a map, -1 where all is ignore."""
     if labels.dtype == np.uint8:
         return int(np.flatnonzero(histogram(labels.astype(np.uint8, copy=False))[:-1]).max(initial=-1))
-    return int(np.where(valid_pixels(labels), labels, -1).max(initial=-1))
+    return int(np.where(valid_pixels(labels), labels.astype(np.int32), -1).max(initial=-1))
 
 
 def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:

@@ -27,7 +27,11 @@ class Registry:
         if name not in self.entries:
             raise ConfigError(f"{self.kind} {name!r}", "is unknown", did_you_mean(name, self.entries))
         module, attribute = self.entries[name].split(":")
-        return getattr(importlib.import_module(f"hiposeg_cli.{module}"), attribute)
+        try:
+            return getattr(importlib.import_module(f"hiposeg_cli.{module}"), attribute)
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            raise ConfigError(f"{self.kind} {name!r}", f"needs the package {package}", f"pip install {package}") from None
 
 
 FORMATS = Registry(

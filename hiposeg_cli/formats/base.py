@@ -6,6 +6,7 @@ Finding files is `files`', mapping names is `targets`', drawing masks is `paint`
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -122,6 +123,7 @@ class Reader(ABC):
     named: ClassVar[bool] = False
     lists_objects: ClassVar[bool] = False
     not_sent: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[tuple[str, ...]] = ()
     overlap_rule: str = "none: the labels are already one id per pixel"
 
     def __init__(self, root: Path, hierarchy: Hierarchy, options: ReaderOptions) -> None:
@@ -130,6 +132,9 @@ class Reader(ABC):
         if not root.is_dir():
             what = disguise(file_bytes(root, 200)) or "is a file"
             raise DataError(root, what, "download and extract the archive, and name the folder")
+        for package in self.needs:
+            if importlib.util.find_spec(package) is None:
+                raise ConfigError(f"format {self.name!r}", f"needs the package {package}", f"pip install {package}")
         self._check_options(options)
         self.root, self.hierarchy, self.options = root, hierarchy, options
         self.variant = options.variant or (self.variants[0] if self.variants else "")

@@ -27,6 +27,7 @@ _SPLITS = ("train", "val", "valid", "validation", "test")
 class Coco(Reader):
     """SRC/annotations/instances_*.json (or one JSON in SRC) with images in the folders the JSON implies."""
 
+    needs = ("pycocotools",)
     name = "coco"
     default_hierarchy = "coco-80-12"
     honours = frozenset({"images", "unlabelled", "instances"})
@@ -112,6 +113,7 @@ class Coco(Reader):
         return items
 
     def _item(self, source: str, table: CocoJson, image: ImageRecord, photos: Mapping[str, Path]) -> RawItem:
+        safe_key(image.file_name, table.path)  # refuses names that leave the folder
         if image.file_name not in photos:
             cure = "add it, or pass --images FOLDER"
             raise DataError(table.path, f"image {image.id}, {image.file_name}, is missing", cure)
@@ -139,8 +141,6 @@ class Coco(Reader):
 
     def _photos(self, table: CocoJson) -> dict[str, Path]:
         """File name -> photo, below the folder named like the JSON, else the only one that holds its first image."""
-        for image in table.images.values():
-            safe_key(image.file_name, table.path)  # refuses names that leave the folder
         if self.options.images is not None:
             return self._listing[self.options.images]
         first: ImageRecord = next(iter(table.images.values()))

@@ -75,6 +75,7 @@ class CocoStuff(Reader):
     of common classes may fit several, and are then read as the variant says.
     """
 
+    needs = ("scipy",)
     name = "coco-stuff"
     default_hierarchy = "coco-stuff-171-27"
     variants = tuple(CODINGS)

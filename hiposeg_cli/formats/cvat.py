@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +36,7 @@ class Cvat(Reader):
     no pixels; they are counted.
     """
 
+    needs = ("pycocotools",)
     name = "cvat"
     honours = frozenset({"images", "unlabelled", "instances"})
     named = True
@@ -61,12 +63,13 @@ class Cvat(Reader):
 
     def items(self) -> list[RawItem]:
         items = []
+        listing = self._listing  # what is wrong with the folder is no fault of one image
         for name, table in self._tables.items():
             folder = PurePosixPath(name).parent
             for image in table.images:
                 stem = image.name.removesuffix(_suffix(image.name))
                 with self.each_image():
-                    photo = self._photo(image, table.path, folder)
+                    photo = self._photo(image, table.path, folder, listing)
                     key = safe_key(stem if split_named(folder.name) else (folder / stem).as_posix(), table.path)
                     split, source = self._split(image, table.path, folder.name), f"{name}:{image.number}"
                     items.append(RawItem(key, split, photo, source, image.span[None], recorded=image.size))
@@ -92,14 +95,14 @@ class Cvat(Reader):
             listing.setdefault(name.removesuffix(_suffix(name)), []).append(path)
         return listing
 
-    def _photo(self, image: ImageEntry, path: Path, folder: PurePosixPath) -> Path:
+    def _photo(self, image: ImageEntry, path: Path, folder: PurePosixPath, listing: Mapping[str, list[Path]]) -> Path:
         """The photo of an image; CVAT names the frames of a video without a suffix."""
         safe_key(image.name, path)  # refuses names that leave the folder
         subset = image.subset or "default"
         places = [f"{subset}/{image.name}", image.name]
         if self.options.images is None:
             places = [(folder / "images" / place).as_posix() for place in places] + [(folder / image.name).as_posix()]
-        found = next((self._listing[place] for place in places if place in self._listing), [])
+        found = next((listing[place] for place in places if place in listing), [])
         if len(found) > 1:
             raise DataError(found[1], f"has the same stem as {found[0].name}", "keep one image per stem")
         if not found:

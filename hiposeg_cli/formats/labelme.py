@@ -73,22 +73,19 @@ class Labelme(Reader):
 
     def items(self) -> list[RawItem]:
         items = []
+        photos = self._photos  # what is wrong with the folder is no fault of one image
         for path in walk(self.root, (".json",), root=self.link_root):
             relative = path.relative_to(self.root)
             split = split_named(relative.parts[0]) if len(relative.parts) > 1 else None
             stem = (Path(*relative.parts[1:]) if split else relative).with_suffix("").as_posix()
             with self.each_image():
-                photo = self._photo(path, relative)
+                photo = photos.get(relative.with_suffix("").as_posix()) or self._named(path, relative)
                 items.append(RawItem(safe_key(stem, path), split or "train", photo, relative.as_posix()))
         if not items and not self.faults:
             raise DataError(self.root, "holds no *.json", "name the folder with the labelme files")
         return sorted(items, key=lambda item: (item.split, item.key))
 
-    def _photo(self, path: Path, relative: Path) -> Path:
-        stem = relative.with_suffix("").as_posix()
-        photo = self._photos.get(stem)
-        if photo is not None:
-            return photo
+    def _named(self, path: Path, relative: Path) -> Path:
         data = _read(path)
         named = self._named_photo(path, data)
         if self.options.images is not None:

@@ -80,6 +80,8 @@ class Paco(Coco):
             where, category_id = f"annotation {annotation['id']}", annotation["category_id"]
             try:
                 runs = encode_segmentation(annotation.get("segmentation"), *size, notes, where)
+                if not runs.area:
+                    raise ValueError("covers no pixel; skipped")
             except ValueError as error:
                 notes.append(f"{where}: {error}")
                 continue

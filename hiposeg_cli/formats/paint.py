@@ -167,10 +167,11 @@ def encode_polygons(polygons: Any, height: int, width: int, notes: list[str], wh
     if len(usable) < len(polygons):
         dropped = len(polygons) - len(usable)
         notes.append(f"{where}: {dropped} unusable polygon{'s' * (dropped > 1)} dropped")
-    if any(_reaches_out(polygon, height, width) for polygon in usable):
-        notes.append(f"{where}: reaches outside the image; clipped")
     encoded = rle.frPyObjects(usable, height, width)
-    return Runs.parse((encoded[0] if len(encoded) == 1 else rle.merge(encoded))["counts"])
+    runs = Runs.parse((encoded[0] if len(encoded) == 1 else rle.merge(encoded))["counts"])
+    if runs.area and any(_reaches_out(polygon, height, width) for polygon in usable):
+        notes.append(f"{where}: reaches outside the image; clipped")
+    return runs
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int, notes: list[str], where: str) -> Runs:

@@ -74,6 +74,7 @@ class PascalContext(Reader):
     classes it does not name.
     """
 
+    needs = ("scipy",)
     name = "pascal-context"
     default_hierarchy = "pascal-context-59-2"
     variants = ("png", "mat")

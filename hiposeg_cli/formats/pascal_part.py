@@ -72,6 +72,7 @@ class PascalPart(Reader):
     some objects, so images in which none of their parts is annotated are left out, as the published sets do.
     """
 
+    needs = ("scipy",)
     name = "pascal-part"
     default_hierarchy = "pascal-part-108"
     honours = frozenset({"images", "part_order", "uncovered", "instances"})

@@ -28,6 +28,7 @@ class YoloSeg(Reader):
     An image without a label file, or with an empty one, is background. Class names may be `object:part`.
     """
 
+    needs = ("pycocotools",)
     name = "yolo-seg"
     honours = frozenset({"unlabelled", "instances"})
     named = True
@@ -56,7 +57,8 @@ class YoloSeg(Reader):
         for split, images in splits.items():
             for image in images:
                 source = Path(os.path.relpath(image.label, self.root)).as_posix()
-                items.append(RawItem(safe_key(image.key, self._data.path), split, image.photo, source))
+                with self.each_image():
+                    items.append(RawItem(safe_key(image.key, self._data.path), split, image.photo, source))
         return sorted(items, key=lambda item: (item.split, item.key))
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
