@@ -120,10 +120,7 @@ def move_out(raw: Raw, path: Path) -> Path:
 ONE_FILE = (*JSON_SETS, "cvat")
 
 
-OFTEN = {"17-link-cvat": "said once for every image"}
-
-
-@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], list(SETS), wrong=OFTEN))
+@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], list(SETS)))
 def test_photo_that_is_a_link_out_of_the_set(name: str, case: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     path = move_out(raw, raw.photo)
@@ -132,7 +129,7 @@ def test_photo_that_is_a_link_out_of_the_set(name: str, case: str, tmp_path: Pat
     accepts(raw.told("--follow-symlinks"))
 
 
-@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], list(SETS), wrong=OFTEN))
+@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], list(SETS)))
 def test_annotation_that_is_a_link_out_of_the_set(name: str, case: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     path = move_out(raw, raw.label)
@@ -144,7 +141,7 @@ def test_annotation_that_is_a_link_out_of_the_set(name: str, case: str, tmp_path
     assert prepare(raw.told("--follow-symlinks"), "--check").exit_code == 0
 
 
-@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], [name for name in SETS if name != "labelme"], wrong=OFTEN))
+@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], [name for name in SETS if name != "labelme"]))
 def test_folder_of_photos_that_is_a_link_out_of_the_set(name: str, case: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     path = move_out(raw, raw.photo.parent)
@@ -184,7 +181,7 @@ def test_17_link_that_leads_nowhere(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--follow-symlinks"]])
-@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], ["masks", "coco", "labelme", "cvat", "ade20k"], wrong=OFTEN))
+@pytest.mark.parametrize(("name", "case"), crossed(["17-link"], ["masks", "coco", "labelme", "cvat", "ade20k"]))
 def test_link_back_to_a_folder_above(name: str, case: str, options: list[str], tmp_path: Path) -> None:
     raw = draw(name, tmp_path).told(*options)
     (raw.photo.parent / "again").symlink_to(raw.root, target_is_directory=True)
@@ -229,14 +226,14 @@ IMAGE_FAULTS = {
     "17-photo": photo_linked,
     "17-annotation": annotation_linked,
 }  # fmt: skip
-STOPS = "found while folders are listed, or all names of a file are checked, it stops --skip-bad too"
+STOPS = "found while folders are listed, it stops --skip-bad too"
 SKIPPED = [
     *crossed(["12-no-photo"], [name for name in SETS if name != "yolo-seg"]),
     *crossed(["13-two-photos"], ["masks", "pascal-part", "labelme"], wrong={"13-two-photos": STOPS}),
     *crossed(["15-control-character"], ["masks", "pascal-part", "labelme", "mapillary", "ade20k"]),
-    *crossed(["15-control-character"], ["coco", "coco-panoptic", "yolo-seg"], wrong={"15-control-character": STOPS}),
+    *crossed(["15-control-character"], ["coco", "coco-panoptic", "yolo-seg"]),
     *crossed(["16-elsewhere"], ["cvat"]),
-    *crossed(["16-elsewhere"], JSON_SETS, wrong={"16-elsewhere": STOPS}),
+    *crossed(["16-elsewhere"], JSON_SETS),
     *crossed(["17-photo", "17-annotation"], ["yolo-seg"], wrong={"17-photo": STOPS}),
     *crossed(["17-photo"], ["masks", "coco"], wrong={"17-photo": STOPS}),
     *crossed(["17-annotation"], ["masks", "pascal-part"], wrong={"17-annotation": STOPS}),

@@ -80,10 +80,6 @@ ANY_PICTURE = {
     "04-lfs-pointer": (lfs, ["LFS"]),
     "04-html-page": (html, ["HTML"]),
 }  # fmt: skip
-WRONG = {
-    "01-png-without-data": "Pillow's words are repeated, which name no byte",
-    "02-bad-crc-of-a-remark": "it is said to be no image",
-}
 ANY_PNG = {
     "01-truncated-png": (cut, ["truncated", "bytes"]),
     "01-png-without-data": (cut_in_the_header, ["truncated", "bytes"]),
@@ -96,7 +92,7 @@ ANY_PNG = {
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    crossed(ANY_PNG, ("masks", *COLOURED), GREY[1:], ["01-truncated-png", "03-zero-byte"], wrong=WRONG),
+    crossed(ANY_PNG, ("masks", *COLOURED), GREY[1:], ["01-truncated-png", "03-zero-byte"]),
 )
 def test_broken_label_png(case: str, name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
@@ -114,9 +110,7 @@ def test_broken_label_tiff(case: str, name: str, tmp_path: Path) -> None:
     refuses_image(raw, raw.label.name, *words)
 
 
-@pytest.mark.parametrize(
-    ("name", "case"), crossed(ANY_PNG, ["cityscapes"], wrong={**WRONG, "01-truncated-png": "no byte is named"})
-)
+@pytest.mark.parametrize(("name", "case"), crossed(ANY_PNG, ["cityscapes"]))
 def test_broken_png_photo(name: str, case: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
     spoil, words = ANY_PNG[case]

@@ -119,7 +119,6 @@ PACKAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="a missing package is reported as a bug of ours, after work has begun")
 @pytest.mark.parametrize("case", PACKAGES)
 def test_missing_package(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, package, module = PACKAGES[case]
@@ -152,7 +151,6 @@ def in_c_locale(raw: Raw) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in arguments], env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.xfail(strict=True, reason="class names cannot be printed: reported as a bug of ours when all is written")
 @pytest.mark.parametrize("name", ["masks", "coco"])
 def test_34_text_files_in_a_locale_without_utf_8(name: str, tmp_path: Path) -> None:
     raw = draw(name, tmp_path)
