@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,7 +144,9 @@ class Coco(Reader):
         """File name -> photo, below the folder named like the JSON, else the only one that holds its first image."""
         if self.options.images is not None:
             return self._listing[self.options.images]
-        first: ImageRecord = next(iter(table.images.values()))
+        first = next((image for image in table.images.values() if _is_safe(image.file_name)), None)
+        if first is None:
+            return {}  # each image is refused for its name
         holding = [folder for folder, files in self._listing.items() if first.file_name in files]
         named = [folder for folder in holding if folder.name == table.path.stem.removeprefix(self.prefix)]
         if len(named or holding) == 1:
@@ -186,3 +189,9 @@ class Coco(Reader):
         if annotation.get("iscrowd"):
             return Region(self._crowd, runs, order, under=True)
         return Region(annotation["category_id"], runs, order, instance=number)
+
+
+def _is_safe(name: str) -> bool:
+    with suppress(DataError):
+        return bool(safe_key(name))
+    return False
