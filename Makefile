@@ -33,6 +33,8 @@ bench: setup
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/coco_scale.py
+	$(BIN)/python benchmarks/prepare_speed.py
 
 clean:
 	rm -rf $(VENV)

@@ -128,11 +128,11 @@ def _whole_prepare(format_name: str, source: Path, folder: Path, hierarchy: str)
 
     pure_s, whole_s = _interleaved(lambda: pure(_pillow_png), whole, 3)
     own_s = best_of(lambda: pure(png_bytes), 2)
-    two_s = best_of(whole_two, 2)
+    one_s, two_s = _interleaved(whole, whole_two, 3)
     n = len(rows)
     print(f"  prepare of {n} images {1000 * whole_s / n:.1f} ms each; the photo decoded and two label PNGs encoded alone")
     print(f"  {1000 * pure_s / n:.1f} ms with Pillow: {whole_s / pure_s:.2f}x ({1000 * own_s / n:.1f} ms with our encoder: "
-          f"{whole_s / own_s:.2f}x); two workers {whole_s / two_s:.2f} times as fast")  # fmt: skip
+          f"{whole_s / own_s:.2f}x); two workers {one_s / two_s:.2f} times as fast")  # fmt: skip
 
 
 def _pillow_png(array: np.ndarray) -> bytes:
