@@ -623,6 +623,11 @@ def test_coco_broken_json(text: str | bytes, says: str, tmp_path: Path, toy_yaml
     assert says in said
 
 
+def test_coco_panoptic_file_in_place_of_instances(tmp_path: Path, toy_yaml: Path) -> None:
+    data = {**coco_json(GOOD), "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": []}]}
+    assert "use the format coco-panoptic" in complaint("coco", coco_set(tmp_path, data), toy_yaml)
+
+
 def test_coco_key_written_twice_in_one_object_is_named(tmp_path: Path, toy_yaml: Path) -> None:
     good = json.dumps(coco_json(GOOD))
     twice = good.replace('"category_id": 1', '"category_id": 2, "category_id": 1')

@@ -135,6 +135,8 @@ class CocoJson:
         self._ends.append(end)
 
     def _new_id(self, key: str, entry: Any, position: int, seen: Any) -> int:
+        if key == "annotations" and isinstance(entry, dict) and "segments_info" in entry:
+            raise DataError(self.path, f"is a panoptic JSON, not {self._what}", "use the format coco-panoptic")
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or abs(entry["id"]) >= 1 << 62:
             value = str(entry.get("id"))[:40] if isinstance(entry, dict) else str(entry)[:40]
             raise DataError(self.path, f"{key}[{position}] has no usable whole-number id ({value})", "repair the exporter")
