@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hiposeg_cli import locks
 from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
@@ -134,12 +134,12 @@ class Writer:
         """Refuse a folder that another live process writes as a whole, or the same shard of it."""
         others = [path for path in self.root.glob(f"{_LOCK}*") if self._conflicts(path)]
         for path in others:
-            if owner := _owner(path):
+            if owner := locks.owner(path):
                 raise DataError(
                     self.root, f"is being written by process {owner}", f"wait for it; if it is gone, remove {path.name}"
                 )
             path.unlink(missing_ok=True)
-        self._lock_path.write_text(_me())
+        self._lock_path.write_text(locks.me())
 
     def _conflicts(self, path: Path) -> bool:
         return self.shard.count == 1 or path.name in (_LOCK, self._lock_path.name)
@@ -282,7 +282,7 @@ class Writer:
         """
         lock = self.root / _FINISHING
         mine = lock.with_name(f"{lock.name}-{os.getpid()}")
-        mine.write_text(_me())
+        mine.write_text(locks.me())
         try:
             while not self._completed:
                 try:
@@ -300,7 +300,7 @@ class Writer:
 
     def _wait_for(self, lock: Path) -> None:
         """Wait a moment while another process completes the dataset. Raises DataError when that may never end."""
-        owner = _owner(lock)
+        owner = locks.owner(lock)
         if " on " in owner:
             cure = f"if it is gone, remove {lock.name}, and --resume"
             raise DataError(self.root, f"is being completed by process {owner}", cure)
@@ -332,7 +332,7 @@ class Writer:
         for path in self.root.glob(f"{STATE}*"):
             path.unlink(missing_ok=True)
         for path in self.root.glob(f"{_LOCK}*"):  # of runs that were killed
-            if not _owner(path):
+            if not locks.owner(path):
                 path.unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
@@ -402,28 +402,3 @@ def is_ours(path: Path, key: str) -> bool:
     except (OSError, ValueError, IndexError):
         return False
     return isinstance(first, dict) and (first.get(key) == "hiposeg-prepared" if key == "format" else key in first)
-
-
-def _me() -> str:
-    return f"{os.getpid()} {socket.gethostname()}"
-
-
-def _owner(lock: Path) -> str:
-    """The process that holds a lock; empty when it is gone. One on another machine counts as alive."""
-    try:
-        process_id, _, host = lock.read_text().strip().partition(" ")
-    except FileNotFoundError:
-        return ""
-    if host not in ("", socket.gethostname()):
-        return f"{process_id} on {host}"
-    return process_id if process_id.isdigit() and _alive(int(process_id)) else ""
-
-
-def _alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process_id != os.getpid()

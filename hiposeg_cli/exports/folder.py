@@ -12,6 +12,7 @@ from typing import Any
 
 from hiposeg_cli.errors import DataError, OutputError
 from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.locks import is_alive
 
 MARKER = "hiposeg/export.json"  # in a folder of its own: some tools look through all files beside theirs
 _SUFFIX = ".export-tmp"
@@ -96,15 +97,5 @@ def _remove_leftovers(out: Path) -> None:
     """Clear what runs for the same folder left that were killed."""
     for path in out.parent.glob(f".{out.name}.*{_SUFFIX}"):
         owner = path.name.removeprefix(f".{out.name}.").removesuffix(_SUFFIX)
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and not is_alive(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process_id != os.getpid()

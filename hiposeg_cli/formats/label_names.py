@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from hiposeg_cli.errors import DataError
+from hiposeg_cli.formats.base import Reader
 from hiposeg_cli.formats.targets import resolve_target, unknown_name
 from hiposeg_cli.hierarchy import Hierarchy, SourceTable, fold
 from hiposeg_cli.lookup import Target
@@ -57,6 +58,15 @@ class LabelNames:
         self.targets: dict[int, Target] = dict(enumerate([unlabelled, _NOTHING, *ordered]))
         self.unknown = len(self.targets)
         self._cache: dict[str, int | None] = {}
+
+    @classmethod
+    def of(cls, reader: Reader) -> LabelNames:
+        """The names of an annotation tool's reader, by its source table and options."""
+        return cls(
+            reader.table, reader.hierarchy, by_class_names=reader.name not in reader.hierarchy.sources,
+            unlabelled=reader.background_target(reader.options.unlabelled or reader.table.unlabelled),
+            ignore_unknown=reader.ignore_unknown,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_cache": {}}

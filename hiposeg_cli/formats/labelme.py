@@ -49,11 +49,7 @@ class Labelme(Reader):
     overlap_rule = "shapes in list order, the later on top, drawn by Pillow as labelme does (edges depend on its version)"
 
     def targets(self) -> dict[int, Target]:
-        self._names = LabelNames(
-            self.table, self.hierarchy, by_class_names=self.name not in self.hierarchy.sources,
-            unlabelled=self.background_target(self.options.unlabelled or self.table.unlabelled),
-            ignore_unknown=self.ignore_unknown,
-        )  # fmt: skip
+        self._names = LabelNames.of(self)
         return self._names.targets
 
     @cached_property

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.files import first_folder, index_images, safe_key, split_lists, walk
+from hiposeg_cli.formats.mat_file import read_mat
 from hiposeg_cli.formats.paint import Canvas
 from hiposeg_cli.formats.targets import resolve_target, unknown_name
 from hiposeg_cli.lookup import Target
@@ -306,20 +307,7 @@ def _bounding_box(mask: NDArray[np.bool_]) -> _Box | None:
 
 def _load_objects(path: Path) -> list[dict[str, Any]]:
     """Objects of one file: class, class_ind, mask and parts as (name, mask) pairs."""
-    from scipy.io import loadmat
-
-    try:
-        with path.open("rb") as file:
-            head = file.read(128)
-        if head.startswith(b"MATLAB 7.3") or head[:8] == b"\x89HDF\r\n\x1a\n":
-            raise DataError(path, "is a MATLAB v7.3 file; PASCAL-Part is v5", "save it with -v7, or use the original")
-        anno = loadmat(path, variable_names=["anno"]).get("anno")
-    except FileNotFoundError:
-        raise DataError(path, "no such file", "check the dataset") from None
-    except DataError:
-        raise
-    except Exception as error:  # scipy's parser raises whatever a corrupt byte leads it to
-        raise DataError(path, f"is not a readable MATLAB v5 file ({error})", "replace the file") from None
+    anno = read_mat(path, "anno")
     try:
         return [_object(entry, path) for entry in anno[0, 0]["objects"].ravel()]
     except (TypeError, IndexError, ValueError, KeyError, OverflowError, AttributeError) as error:

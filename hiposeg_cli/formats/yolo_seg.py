@@ -37,11 +37,7 @@ class YoloSeg(Reader):
     overlap_rule = "polygons by descending area, the smaller on top, then in file order"
 
     def targets(self) -> dict[int, Target]:
-        self._names = LabelNames(
-            self.table, self.hierarchy, by_class_names=self.name not in self.hierarchy.sources,
-            unlabelled=self.background_target(self.options.unlabelled or self.table.unlabelled),
-            ignore_unknown=self.ignore_unknown,
-        )  # fmt: skip
+        self._names = LabelNames.of(self)
         self._class_names = [name for _, name in sorted(self._data.names.items())]
         self._raw_ids = self._names.raw_ids([Label(name) for name in self._class_names], self._data.path)
         return self._names.targets
