@@ -142,7 +142,6 @@ def _write(reader: Reader, items: list[RawItem], writer: Writer, options: Prepar
     rows = sorted(writer.done.values(), key=_place)
     found = [*reader.faults, *failures.values()]
     if not rows and not missing:
-        writer.discard()
         raise found[0] if found else DataError(reader.root, "holds no images", "check the folder")
     failed = [*map(str, reader.faults), *(writer.failed[place] for place in sorted(writer.failed))]
     report = _report(reader, rows, failed)

@@ -348,8 +348,8 @@ class Writer:
                     for level in ("fine", "coarse", "inst"):
                         label_path(self.root, level, row["split"], row["key"]).unlink(missing_ok=True)
 
-    def discard(self) -> None:
-        """Leave nothing behind of a run that converted no image."""
+    def _discard(self) -> None:
+        """Leave nothing behind of a run that converted no image; labels of an earlier one stay, with their state."""
         self._state.close()
         self._lock_path.unlink(missing_ok=True)
         if all(path == self._state_path for path in self.root.iterdir()):
@@ -363,6 +363,8 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and not self.done:
+            self._discard()
         self._state.close()
         self._lock_path.unlink(missing_ok=True)
 

@@ -350,6 +350,7 @@ def test_a_cluster_that_does_not_answer(raw: Path, tmp_path: Path, options: Prep
     pytest.importorskip("distributed", reason="the extra `dask` is not installed")
     with pytest.raises(ConfigError, match=r"--dask nowhere://1"):
         prepare("masks", raw, tmp_path / "out", replace(options, cluster="nowhere://1"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cluster_without_the_package_names_the_extra(
