@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Toy tensors on many threads are slower than on one, and tests may run beside other work. Set before torch is imported.
@@ -67,6 +68,16 @@ def toy_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_hierarchy() -> Hierarchy:
     """background, car {wheel, window, body, left_light, right_light} and a sky without parts."""
     return parse_hierarchy(TOY_YAML, "toy.yaml")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """A process that a test leaves behind fails the suite; the interpreter would wait for it without end."""
+    yield
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+    assert not left
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """Training end to end on toy data: exact resume, equal saved networks, withheld labels, overfitting, interruption."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -260,6 +261,22 @@ def test_a_broken_photo_is_named_whichever_process_meets_it(tmp_path: Path, work
     (tmp_path / "raw" / "train" / "images" / "002.png").unlink()
     with pytest.raises(DataError, match=r"002\.png: photo of the prepared dataset is missing"):
         trainer_of(tmp_path / "data", tmp_path / "run", data__workers=workers).run()
+    assert multiprocessing.active_children() == [], "a loader process outlives the run, and would hold the end of this one"
+
+
+@pytest.mark.slow
+def test_a_killed_loader_process_ends_the_run_in_words(squares: Path, tmp_path: Path) -> None:
+    """The other process ends too: it ignores SIGTERM, and would hold the end of this one."""
+    trainer = trainer_of(squares, tmp_path / "run", data__workers=2, optim__iterations=100)
+
+    def kill_one() -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    trainer.stop = kill_one
+    with pytest.raises(HiposegError, match=r"--workers 2: a loader process was killed.*--resume") as held:
+        trainer.run()
+    assert held.value is not None
+    assert multiprocessing.active_children() == []
 
 
 def test_a_changed_label_file_is_named_before_it_is_trained_on(squares: Path, tmp_path: Path) -> None:

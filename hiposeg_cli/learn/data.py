@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +103,36 @@ def train_loader(
         data, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory, generator=generator,
         prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None,
     )  # fmt: skip
+
+
+def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Iterator[Batch]:
+    """Yield a loader's batches; its processes end with the generator, whatever ends that.
+
+    Raises: the HiposegError that drawing a batch met.
+    """
+    batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, HiposegError):
+                raise batch
+            yield batch
+    finally:
+        # Left to the garbage collector, it may end inside the very thread that its processes' end waits for. Then they live
+        # on, and this process with them, since they ignore SIGTERM.
+        del batches
+
+
+@contextmanager
+def living_workers(workers: int) -> Iterator[None]:
+    """Turn the loss of a loader process, which torch may report at any line, into an error a user can act on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        what = "a loader process was killed (out of memory?)"
+        traceback.clear_frames(error.__traceback__)  # they hold the loader, and so the other processes
+        raise HiposegError(f"--workers {workers}", what, "continue with --resume and fewer workers") from None
 
 
 def _one_thread(worker: int) -> None:

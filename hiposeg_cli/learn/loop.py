@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
@@ -19,7 +21,7 @@ from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn.augment import Augment
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import RunState, save_weights
-from hiposeg_cli.learn.data import StepSampler, TrainSet, steps_per_epoch, train_loader
+from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
 from hiposeg_cli.learn.evaluate import enough_memory, evaluate, segment
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.schedule import OptimConfig, build_optimizer, set_rate
@@ -123,35 +125,36 @@ class Trainer:
         if self.progress["step"] == 0:
             torch.manual_seed(self.seed)
         scores: dict[str, Any] = {}
-        for batch in self._batches():
-            step, started = self.progress["step"], time.perf_counter()
-            with enough_memory(f"a batch of {self.batch}", f"pass --batch {max(2, self.batch // 2)}, or a smaller --crop"):
-                terms = self._step(batch, Progress(step, self.total_steps, self.seed))
-            self.progress["step"] = step = step + 1
-            signal_number, ends = self.stop(), step == self.total_steps
-            scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
-            logs = ends or step % self.log_every == 0
-            values: dict[str, float] = {}
-            # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
-            if logs or scores_now or signal_number is not None or self.device.type == "cpu":
-                values = self._read(terms, batch, step - 1) | {"seconds": time.perf_counter() - started}
-            self.watcher.step(step, self.total_steps, values)
-            if logs:
-                self.log.write({"step": step, "epoch": step / self.steps_per_epoch, **values})
-            if scores_now:
-                scores = self._validate(step)
-            if signal_number is not None and not ends:
-                self._save_state()
-                raise Interrupted(signal_number, self.state_path)
+        with living_workers(self.workers), closing(drawn_batches(self._loader())) as batches:
+            for batch in batches:
+                scores = self._advance(batch.to(self.device)) or scores
         return scores
 
-    def _batches(self) -> Iterator[Batch]:
+    def _advance(self, batch: Batch) -> dict[str, Any]:
+        """One step with all that follows it. Returns the values of a validation, if there was one."""
+        step, started = self.progress["step"], time.perf_counter()
+        with enough_memory(f"a batch of {self.batch}", f"pass --batch {max(2, self.batch // 2)}, or a smaller --crop"):
+            terms = self._step(batch, Progress(step, self.total_steps, self.seed))
+        self.progress["step"] = step = step + 1
+        signal_number, ends = self.stop(), step == self.total_steps
+        scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
+        logs = ends or step % self.log_every == 0
+        values: dict[str, float] = {}
+        # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
+        if logs or scores_now or signal_number is not None or self.device.type == "cpu":
+            values = self._read(terms, batch, step - 1) | {"seconds": time.perf_counter() - started}
+        self.watcher.step(step, self.total_steps, values)
+        if logs:
+            self.log.write({"step": step, "epoch": step / self.steps_per_epoch, **values})
+        scores = self._validate(step) if scores_now else {}
+        if signal_number is not None and not ends:
+            self._save_state()
+            raise Interrupted(signal_number, self.state_path)
+        return scores
+
+    def _loader(self) -> DataLoader[Any]:
         sampler = StepSampler(len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps)
-        pinned = self.device.type == "cuda"
-        for batch in train_loader(self.train_set, sampler, self.workers, pin_memory=pinned):
-            if isinstance(batch, HiposegError):
-                raise batch
-            yield batch.to(self.device)
+        return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
 
     def _step(self, batch: Batch, progress: Progress) -> LossTerms:
         """One update."""
