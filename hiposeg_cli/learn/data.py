@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -105,7 +105,7 @@ def train_loader(
     )  # fmt: skip
 
 
-def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Iterator[Batch]:
+def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Generator[Batch, None, None]:
     """Yield a loader's batches; its processes end with the generator, whatever ends that.
 
     Raises: the HiposegError that drawing a batch met.
