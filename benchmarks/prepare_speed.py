@@ -2,7 +2,7 @@
 
 COCO: painting an image's annotations against painting `annToMask` one by one (same rule, equal to the pixel), and the whole
 of `prepare` against the pure cost of decoding the photos and encoding the label PNGs. Cityscapes: label maps by look-up
-against cityscapesScripts' json2labelImg (polygons drawn by script, since the genuine ones are not in the samples).
+against cityscapesScripts' json2labelImg (polygons traced from genuine label maps or drawn, since the samples have none).
 
 Run: python benchmarks/prepare_speed.py SAMPLES   (the folder that holds coco_instances/)
 """
@@ -24,8 +24,10 @@ from common import best_of, machine
 from PIL import Image
 
 from hiposeg_cli.convert import PrepareOptions, open_reader, prepare
+from hiposeg_cli.exports.contours import area, regions_of
+from hiposeg_cli.formats.cityscapes import LABELS
 from hiposeg_cli.formats.coco import Coco
-from hiposeg_cli.labelmap import PNG_LEVEL, png_bytes
+from hiposeg_cli.labelmap import PNG_LEVEL, png_bytes, read_label_png
 from hiposeg_cli.store import label_path, open_dataset, write_labels
 
 warnings.filterwarnings("ignore", message="__array__", category=DeprecationWarning)
@@ -141,16 +143,23 @@ def _pillow_png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def cityscapes(folder: Path) -> None:
+def cityscapes(source: Path | None, folder: Path) -> None:
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
-    root, n = folder / "cityscapes", 6
-    for number in range(n):
-        _draw_frame(root, f"aachen_{number:06}_000019", seed=number)
-    truth = root / "gtFine" / "train" / "aachen"
-    jsons = sorted(truth.glob("*_polygons.json"))
+    root = folder / "cityscapes"
+    if source is None:
+        kind = "drawn frames"
+        for number in range(6):
+            _draw_frame(root, f"aachen_{number:06}_000019", seed=number)
+    else:
+        kind = "genuine frames (polygons traced from their label maps)"
+        for path in sorted((source / "gtFine").rglob("*_labelIds.png")):
+            _trace_frame(root, path)
+    jsons = sorted((root / "gtFine").rglob("*_polygons.json"))
     for path in jsons:
-        json2labelImg(str(path), str(path).replace("polygons.json", "labelIds.png"), "ids")
+        label_ids = Path(str(path).replace("polygons.json", "labelIds.png"))
+        if not label_ids.exists():
+            json2labelImg(str(path), str(label_ids), "ids")
     reader = open_reader("cityscapes", root, PrepareOptions())
     items = reader.items()
 
@@ -164,8 +173,33 @@ def cityscapes(folder: Path) -> None:
             json2labelImg(str(path), str(folder / "peer.png"), "trainIds")
 
     ours_s, peer_s = _interleaved(ours, peer)
-    print(f"Cityscapes, {n} drawn frames of 2048x1024: {1000 * ours_s / n:.1f} ms a frame for two label maps,")
+    n = len(items)
+    print(f"Cityscapes, {n} {kind}, 2048x1024: {1000 * ours_s / n:.1f} ms a frame for two label maps,")
     print(f"  json2labelImg {1000 * peer_s / n:.1f} ms for one: {2 * peer_s / ours_s:.2f}x a map")
+
+
+def _trace_frame(root: Path, label_ids: Path) -> None:
+    """A genuine frame with polygons about as coarse as clicked ones: every fourth corner of its regions' outlines."""
+    ids = read_label_png(label_ids)
+    shapes = []
+    for label_id in np.unique(ids):
+        for region in regions_of(ids == label_id):
+            outline = region.outline[::4] if len(region.outline) > 40 else region.outline
+            shapes.append((abs(area(region.outline)), LABELS[label_id], outline))
+    shapes.sort(key=lambda shape: -shape[0])  # a region inside another is drawn over it
+    objects = [{"label": label, "polygon": outline.tolist()} for _, label, outline in shapes]
+    city = root / "gtFine" / "train" / "aachen"
+    city.mkdir(parents=True, exist_ok=True)
+    (city / label_ids.name).write_bytes(label_ids.read_bytes())
+    content = json.dumps({"imgHeight": 1024, "imgWidth": 2048, "objects": objects})
+    (city / label_ids.name.replace("labelIds.png", "polygons.json")).write_text(content)
+    _blank_photo(root, label_ids.name.removesuffix("_gtFine_labelIds.png"))
+
+
+def _blank_photo(root: Path, stem: str) -> None:
+    photo = root / "leftImg8bit" / "train" / "aachen" / f"{stem}_leftImg8bit.png"
+    photo.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2048, 1024)).save(photo)
 
 
 def _draw_frame(root: Path, stem: str, *, seed: int) -> None:
@@ -182,17 +216,16 @@ def _draw_frame(root: Path, stem: str, *, seed: int) -> None:
     path = root / "gtFine" / "train" / "aachen" / f"{stem}_gtFine_polygons.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"imgHeight": 1024, "imgWidth": 2048, "objects": objects}))
-    photo = root / "leftImg8bit" / "train" / "aachen" / f"{stem}_leftImg8bit.png"
-    photo.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (2048, 1024)).save(photo)
+    _blank_photo(root, stem)
 
 
 def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            coco(Path(sys.argv[1]) / "coco_instances", Path(folder))
-        cityscapes(Path(folder))
+        samples = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+        if samples is not None:
+            coco(samples / "coco_instances", Path(folder))
+        cityscapes(samples and samples / "cityscapes", Path(folder))
 
 
 if __name__ == "__main__":
