@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,9 +116,10 @@ def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Generator[Batch,
                 raise batch
             yield batch
     finally:
-        # Left to the garbage collector, it may end inside the very thread that its processes' end waits for. Then they live
-        # on, and this process with them, since they ignore SIGTERM.
-        del batches
+        # Left to the garbage collector (an error's traceback may hold the iterator) the processes would live on, and this one
+        # with them, since they ignore SIGTERM. Torch has no public way to end them.
+        if loader.num_workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -131,7 +131,6 @@ def living_workers(workers: int) -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         what = "a loader process was killed (out of memory?)"
-        traceback.clear_frames(error.__traceback__)  # they hold the loader, and so the other processes
         raise HiposegError(f"--workers {workers}", what, "continue with --resume and fewer workers") from None
 
 
