@@ -7,14 +7,16 @@ import json
 import math
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError, OutputError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader, ReaderOptions, require_unique_keys
@@ -24,6 +26,7 @@ from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.lookup import Tally
 from hiposeg_cli.pool import Progress, Workers, mapped
 from hiposeg_cli.registry import FORMATS
+from hiposeg_cli.remarks import Remark, collected
 from hiposeg_cli.store import Row, write_labels
 from hiposeg_cli.writer import Place, Shard, Stamp, Writer
 
@@ -103,24 +106,27 @@ def prepare(
     if out is not None:
         for folder in (source, *([options.reader.images.resolve()] if options.reader.images else [])):
             _refuse_nesting(folder, out.resolve())
-    reader = open_reader(format_name, source, options)
-    items = _with_validation(reader.items(), options)
+    with collected() as remarks:
+        reader = open_reader(format_name, source, options)
+        items = _with_validation(reader.items(), options)
     require_unique_keys(items)
     if out is None:
         results = list(_converted(reader, options.shard.of(items), None, options, progress))
         rows = sorted((result[0] for result in results if isinstance(result, tuple)), key=_place)
         failures = [*reader.faults, *(error for error in results if isinstance(error, HiposegError))]
-        return Prepared(_report(reader, rows, [str(error) for error in failures]), tuple(failures))
+        return Prepared(_report(reader, rows, remarks, [str(error) for error in failures]), tuple(failures))
     by_place = {(item.split, item.key): item for item in items}
     with Writer(
         out.resolve(), fingerprint=_fingerprint(reader, options), shard=options.shard,
         places=by_place.keys(), stamp_of=lambda place: Stamp.of(reader.raw_files(by_place[place])),
         copies_images=options.copy_images, resume=resume, overwrite=overwrite,
     ) as writer:  # fmt: skip
-        return _write(reader, items, writer, options, progress)
+        return _write(reader, items, remarks, writer, options, progress)
 
 
-def _write(reader: Reader, items: list[RawItem], writer: Writer, options: PrepareOptions, progress: Progress) -> Prepared:
+def _write(
+    reader: Reader, items: list[RawItem], remarks: list[Remark], writer: Writer, options: PrepareOptions, progress: Progress
+) -> Prepared:
     """Convert what is not done yet of this shard and, unless an image failed, complete the dataset."""
     mine = options.shard.of(items)
     todo = [item for item in mine if (item.split, item.key) not in writer.done]
@@ -140,15 +146,14 @@ def _write(reader: Reader, items: list[RawItem], writer: Writer, options: Prepar
             writer.add(*result)
     missing = writer.missing()
     rows = sorted(writer.done.values(), key=_place)
-    found = [*reader.faults, *failures.values()]
-    if not rows and not missing:
-        raise found[0] if found else DataError(reader.root, "holds no images", "check the folder")
     failed = [*map(str, reader.faults), *(writer.failed[place] for place in sorted(writer.failed))]
-    report = _report(reader, rows, failed)
-    complete = not missing and (not failed or options.skip_bad)
+    if not rows and not missing and not failed:
+        raise DataError(reader.root, "holds no images", "check the folder")
+    report = _report(reader, rows, remarks, failed)
+    complete = bool(rows) and not missing and (not failed or options.skip_bad)
     if complete:
         writer.finish(reader.hierarchy, _about(reader, options), report)
-    return Prepared(report, tuple(found), missing, complete)
+    return Prepared(report, (*reader.faults, *failures.values()), missing, complete)
 
 
 def _place(row: Row) -> Place:
@@ -197,6 +202,20 @@ def _about(reader: Reader, options: PrepareOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def untested_versions() -> list[str]:
+    """What is installed that is older than hiposeg was tested with, in words."""
+    stated = next(found for text in requires("hiposeg-cli") or () if (found := re.match(r"pillow\s*>=\s*([\d.]+)", text)))
+    oldest = stated[1]
+    if _numbers(PIL.__version__) >= _numbers(oldest):
+        return []
+    return [f"Pillow {PIL.__version__} is older than {oldest}, the oldest that hiposeg is tested with; labels may differ"]
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+
+
 def _images_root(reader: Reader) -> Path:
     """The folder that photo paths are relative to: the source, or what it shares with a folder given as --images."""
     roots = [reader.root, *([reader.options.images.resolve()] if reader.options.images else [])]
@@ -229,12 +248,14 @@ class _Job:
             return error
 
     def convert(self, item: RawItem) -> Row:
-        raw = self.reader.read(item)
+        with collected() as remarks:
+            raw = self.reader.read(item)
         source = self.reader.root / item.source
         where = source if source.exists() else item.image_path
         labels, tally = self.reader.lookup.encode_and_tally(raw.ids, where)
         assert raw.photo is not None
-        warnings = [*raw.warnings, *self._remarks(tally, raw, where)]
+        of_files = [odd.what if odd.where == source else str(odd) for odd in remarks]
+        warnings = [*of_files, *raw.warnings, *self._remarks(tally, raw, where)]
         hashes = {"fine_sha256": "", "coarse_sha256": ""}
         if self.out:
             hashes = write_labels(self.out, item.split, item.key, labels, raw.instances)
@@ -278,7 +299,7 @@ def _converted(
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def _report(reader: Reader, rows: list[Row], failures: list[str]) -> dict[str, Any]:
+def _report(reader: Reader, rows: list[Row], remarks: list[Remark], failures: list[str]) -> dict[str, Any]:
     """Totals over all images, by level and class, with what was decided for contested and uncovered pixels."""
     hierarchy: Hierarchy = reader.hierarchy
     splits = sorted({row.split for row in rows})
@@ -294,7 +315,9 @@ def _report(reader: Reader, rows: list[Row], failures: list[str]) -> dict[str, A
         "objects": sum(row.n_objects for row in rows),
         "fine": _class_totals(hierarchy.fine, splits, ((row.split, row.fine_counts) for row in rows)),
         "coarse": _class_totals(hierarchy.coarse, splits, ((row.split, row.coarse_counts) for row in rows)),
-        "warnings": [*reader.remarks, *(f"{row.source}: {text}" for row in rows for text in row.warnings)],
+        "warnings": [
+            *untested_versions(), *map(str, remarks), *(f"{row.source}: {text}" for row in rows for text in row.warnings)
+        ],
         "failures": failures,
     }  # fmt: skip
 

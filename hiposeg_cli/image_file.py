@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import io
 import struct
-import warnings
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,24 +22,27 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.raw_file import disguise, file_bytes
+from hiposeg_cli.remarks import remark
 
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # others may start programs, or crash on damage
 _ORIENTATION = 0x0112  # the EXIF tag
+_limit: ContextVar[int | None] = ContextVar("pixel limit", default=None)
+_pillows_limit = threading.Lock()
+_IN_PLACE = {"L": np.uint8, "P": np.uint8, "I;16": np.uint16}  # modes whose pixels Pillow stores one after the other
 
 
 @dataclass(frozen=True)
 class Photo:
-    """What a photo that decoded to its end is: size in pixels, hash of the file, remarks in words."""
+    """What a photo that decoded to its end is: size in pixels, hash of the file."""
 
     height: int
     width: int
     sha256: str
-    warnings: tuple[str, ...] = ()
 
 
 def check_photo(path: Path) -> Photo:
-    """Decode a photo to its end, reading its file once. Raises DataError as `read_rgb` does."""
+    """Decode a photo to its end, reading its file once; EXIF data are remarked on. Raises DataError as `read_rgb` does."""
     data = file_bytes(path)
     with opened(path, data) as image:
         _explain_png(path, data)
@@ -46,17 +50,18 @@ def check_photo(path: Path) -> Photo:
         if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
             what = f"JPEG has no end marker after {len(data)} bytes; decoders make up what is missing"
             raise DataError(path, what, "replace the file")
-        return Photo(image.height, image.width, hashlib.sha256(data).hexdigest(), _exif_remarks(image, path))
+        _remark_on_exif(image, path)
+        return Photo(image.height, image.width, hashlib.sha256(data).hexdigest())
 
 
-def _exif_remarks(image: ImageFile.ImageFile, path: Path) -> tuple[str, ...]:
+def _remark_on_exif(image: ImageFile.ImageFile, path: Path) -> None:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):  # broken EXIF is no broken picture
-        return (f"{path.name}: EXIF data cannot be read; pixels are taken as stored",)
-    if orientation in (0, 1):
-        return ()
-    return (f"{path.name}: EXIF orientation {orientation} is not applied; labels follow the stored pixels",)
+        remark(path, "EXIF data cannot be read; pixels are taken as stored")
+        return
+    if orientation not in (0, 1):
+        remark(path, f"EXIF orientation {orientation} is not applied; labels follow the stored pixels")
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -73,27 +78,40 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 def read_rgb_png(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 of an 8-bit RGB PNG whose colours are numbers: read exactly, or refused with a DataError."""
+    with opened_png(path) as (image, depth):
+        if image.mode != "RGB" or depth != 8:
+            kind = f"{image.mode} picture of {depth} bits"
+            raise DataError(path, f"is a {kind}, but these masks are RGB of 8 bits", "use the original file")
+        decode(image, path, "label PNG")
+        return np.asarray(image)
+
+
+@contextlib.contextmanager
+def opened_png(path: Path) -> Iterator[tuple[ImageFile.ImageFile, int]]:
+    """Open a label PNG whose chunks are intact to the end mark; gives it, not decoded yet, and its bits a channel."""
     data = file_bytes(path)
     with opened(path, data) as image:
         if image.format != "PNG":
-            raise DataError(path, f"labels are {image.format}, which may alter ids", "use the original PNG")
+            raise DataError(path, f"labels are {image.format}, which may alter ids and colours", "save labels as PNG")
         check_png_complete(path, data)
-        decode(image, path, "label PNG")
-        if image.mode != "RGB" or data[24] != 8:
-            kind = f"{image.mode} picture of {data[24]} bits"
-            raise DataError(path, f"is a {kind}, but these masks are RGB of 8 bits", "use the original file")
-        return np.asarray(image)
+        yield image, data[24]
+
+
+@contextlib.contextmanager
+def pixel_limit(most: int | None) -> Iterator[None]:
+    """Let images opened in this block have at most so many pixels, as asked with --max-pixels; None is `MAX_PIXELS`."""
+    token = _limit.set(most)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 @contextlib.contextmanager
 def opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image lazily with a pixel limit and our own errors; nothing is decoded yet."""
     try:
-        with warnings.catch_warnings():  # our own limit is checked below, from the header
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.DecompressionBombError:
-        raise DataError(path, f"has more than {MAX_PIXELS} pixels", "split it into tiles") from None
+        image = image_header(data)
     except UnidentifiedImageError:
         _explain_png(path, data)
         raise DataError(path, disguise(data[:200]) or "is not an image", "replace the file") from None
@@ -101,9 +119,22 @@ def opened(path: Path, data: bytes) -> Iterator[ImageFile.ImageFile]:
         _explain_png(path, data)
         raise DataError(path, f"cannot be read as an image ({error})", "replace the file") from None
     with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(path, f"has {image.width}x{image.height} pixels, over {MAX_PIXELS}", "split it into tiles")
+        given, n_pixels = _limit.get(), image.width * image.height
+        most = MAX_PIXELS if given is None else given
+        if n_pixels > most:
+            cure = "split it into tiles" + ("" if given is None else ", or raise --max-pixels")
+            raise DataError(path, f"has {image.width}x{image.height} = {n_pixels} pixels, over {most}", cure)
         yield image
+
+
+def image_header(source: Path | bytes, formats: Sequence[str] = _FORMATS) -> ImageFile.ImageFile:
+    """Read the header of an image of any size, for what has been checked before or is not decoded; errors are Pillow's."""
+    with _pillows_limit:  # Pillow's own limit is one for the whole process
+        kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(formats))
+        finally:
+            Image.MAX_IMAGE_PIXELS = kept
 
 
 def decode(image: ImageFile.ImageFile, path: Path, what: str) -> None:
@@ -112,6 +143,18 @@ def decode(image: ImageFile.ImageFile, path: Path, what: str) -> None:
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise DataError(path, f"{what} is broken ({error})", "replace the file") from None
+
+
+def decoded_ids(image: ImageFile.ImageFile, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode an opened label PNG of mode L, P or I;16 into (H, W) integers.
+
+    Pillow is made to decode into our array: a copy of its own takes half as long again as the decoding.
+    """
+    ids = np.zeros((image.height, image.width), _IN_PLACE[image.mode])
+    plane = Image.frombuffer(image.mode, image.size, ids, "raw", image.mode, 0, 1).im
+    image.im = plane
+    decode(image, path, "label PNG")
+    return ids if image.im is plane else np.asarray(image)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bool]]:

@@ -20,8 +20,8 @@ from PIL import Image
 
 from hiposeg_cli.errors import DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.image_file import check_png_complete, decode, opened
-from hiposeg_cli.raw_file import file_bytes
+from hiposeg_cli.image_file import decode, decoded_ids, opened_png
+from hiposeg_cli.remarks import remark
 
 IGNORE = -1  # in int64 tensors, where no class id can be negative
 PNG_LEVEL = 3
@@ -131,27 +131,33 @@ def lift(fine: LabelArray, hierarchy: Hierarchy) -> LabelArray:
 def read_label_png(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """(H, W) ids of a label PNG: 8-bit grey, palette (the indices are the ids) or 16-bit grey.
 
+    Grey behind an alpha channel is taken, too, with a remark, where that channel says nothing.
     Raises: DataError for a colour-coded, truncated or otherwise unusable file.
     """
-    data = file_bytes(path)
-    with opened(path, data) as image:
-        if image.format != "PNG":
-            raise DataError(path, f"labels are {image.format}, which may alter ids", "save labels as PNG")
-        check_png_complete(path, data)
-        decode(image, path, "label PNG")
-        depth = data[24]
+    with opened_png(path) as (image, depth):
         if image.mode == "L" and depth < 8:
             raise DataError(
                 path, f"is a {depth}-bit grey PNG, whose ids readers stretch to 0..255", "save it with 8 bits, or as palette"
             )
-        if image.mode in ("L", "P"):
-            return np.asarray(image, dtype=np.uint8)
-        if image.mode in ("I;16", "I"):
+        if image.mode in ("L", "P", "I;16"):
+            return decoded_ids(image, path)
+        decode(image, path, "label PNG")
+        if image.mode == "I":  # 16 bits, as some releases of Pillow read them
             return np.asarray(image).astype(np.uint16)
+        if image.mode in ("LA", "RGBA") and depth == 8 and (ids := _opaque_grey(image)) is not None:
+            remark(path, f"is {image.mode} with a constant alpha of 255; its grey values are taken as ids")
+            return ids
         raise DataError(
             path, f"is a {image.mode} picture, not class ids: a coloured visualisation?",
             "use the id files (8-bit grey, palette or 16-bit grey), such as *_labelIds.png",
         )  # fmt: skip
+
+
+def _opaque_grey(image: Image.Image) -> NDArray[np.uint8] | None:
+    """The grey values of a picture with alpha; None where it is coloured, or transparent in places."""
+    *bands, alpha = (np.asarray(band) for band in image.split())
+    is_grey = all(np.array_equal(band, bands[0]) for band in bands[1:])
+    return bands[0] if is_grey and bool((alpha == 255).all()) else None
 
 
 def png_bytes(labels: LabelArray) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
-from hiposeg_cli.image_file import read_rgb
+from hiposeg_cli.image_file import MAX_PIXELS, pixel_limit, read_rgb
 from hiposeg_cli.labelmap import TwoLevelMap, largest_id, lift, read_label_png, write_label_png
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,11 @@ class Row:
     def as_json(self) -> str:
         """One line of a manifest."""
         return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    def allowed(self) -> AbstractContextManager[None]:
+        """Lets files of this image's size be opened, as whoever prepared it did."""
+        n_pixels = self.width * self.height
+        return pixel_limit(n_pixels if n_pixels > MAX_PIXELS else None)
 
     def label_hashes(self) -> dict[str, str]:
         """Kind of label map -> sha256 of its file."""
@@ -115,7 +121,8 @@ class Dataset:
                 path, "photo of the prepared dataset is missing",
                 f"put the raw data back, or set `images_root` in {self.root / 'dataset.json'}",
             )  # fmt: skip
-        image = read_rgb(path)
+        with row.allowed():
+            image = read_rgb(path)
         if image.shape[:2] != (row.height, row.width):
             raise DataError(
                 path, f"is {image.shape[1]}x{image.shape[0]}, prepared as {row.width}x{row.height}", "prepare again"
@@ -128,14 +135,16 @@ class Dataset:
         Raises: DataError when a file is gone, of another size, or holds an id beyond the hierarchy.
         """
         path = label_path(self.root, "fine", row.split, row.key)
-        fine = read_label_png(path)
+        with row.allowed():
+            fine = read_label_png(path)
         if fine.shape != (row.height, row.width):
             raise DataError(
                 path, f"is {fine.shape[1]}x{fine.shape[0]}, prepared as {row.width}x{row.height}", "prepare again"
             )
         if self.coarse_is_function_of_fine and largest_id(fine) < self.hierarchy.n_fine:
             return TwoLevelMap(fine, lift(fine, self.hierarchy))
-        labels = TwoLevelMap(fine, read_label_png(label_path(self.root, "coarse", row.split, row.key)))
+        with row.allowed():
+            labels = TwoLevelMap(fine, read_label_png(label_path(self.root, "coarse", row.split, row.key)))
         labels.check_ids(self.hierarchy, path)
         return labels
 
@@ -144,7 +153,8 @@ class Dataset:
         if not row.inst_sha256:
             return None
         path = label_path(self.root, "inst", row.split, row.key)
-        numbers = read_label_png(path).astype(np.uint16)
+        with row.allowed():
+            numbers = read_label_png(path).astype(np.uint16)
         if numbers.shape != (row.height, row.width):
             raise DataError(
                 path, f"is {numbers.shape[1]}x{numbers.shape[0]}, prepared as {row.width}x{row.height}", "prepare again"

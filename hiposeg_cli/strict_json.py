@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.raw_file import disguise, file_bytes
+from hiposeg_cli.remarks import remark
 
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
@@ -20,7 +21,7 @@ _ENCODINGS = {
 
 
 def load_json(path: Path, *, fallback: str | None = None) -> Any:
-    """Parse one JSON file strictly; a byte order mark is skipped.
+    """Parse one JSON file strictly; a byte order mark is skipped, with a remark.
 
     Args:
         fallback: encoding of a file that is not UTF-8; None refuses it.
@@ -32,6 +33,7 @@ def load_json(path: Path, *, fallback: str | None = None) -> Any:
     for mark, name in _ENCODINGS.items():
         if raw.startswith(mark):
             raise DataError(path, f"is {name} text", "save it as UTF-8")
+    remark_on_mark(path, raw)
     if b"\0" in raw[:4]:
         raise DataError(path, "is UTF-16 or UTF-32 text", "save it as UTF-8")
     try:
@@ -41,6 +43,12 @@ def load_json(path: Path, *, fallback: str | None = None) -> Any:
             raise DataError(path, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
         text = raw.decode(fallback)
     return parse_json(text, path)
+
+
+def remark_on_mark(where: Path, head: bytes) -> None:
+    """Remark on the byte order mark that JSON should not begin with."""
+    if head.startswith(codecs.BOM_UTF8):
+        remark(where, "JSON that begins with a UTF-8 byte order mark; it is skipped")
 
 
 def parse_json(text: str, where: object) -> Any:

@@ -16,6 +16,8 @@ from hiposeg_cli.errors import ConfigError
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 MAX_NODES = 200_000
 MAX_DEPTH = 64
+# Read as text by YAML 1.1, which is what PyYAML speaks, and as a number by YAML 1.2.
+_NUMBER_OF_12 = re.compile(r"[-+]?\d+|0o[0-7]+|[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+")
 
 
 class Mapping(dict[Any, Any]):
@@ -36,9 +38,10 @@ class Sequence(list[Any]):
 
 
 class Retyped:
-    """A plain scalar that YAML reads as something other than text (`no`, `12:30`, `1_000`, a date, null).
+    """A plain scalar that YAML, of either version, reads as something other than text (`no`, `12:30`, `08`, a date, null).
 
-    Kept apart so that a name written without quotes is refused with the text as the user wrote it.
+    Kept apart so that a name written without quotes is refused with the text as the user wrote it. `value` is what PyYAML
+    makes of it, text for what only YAML 1.2 reads as a number.
     """
 
     def __init__(self, text: str, value: object, line: int) -> None:
@@ -131,7 +134,8 @@ def _build_mapping(node: yaml.MappingNode, where: object) -> Mapping:
 def _scalar(node: yaml.ScalarNode, line: int) -> str | int | float | Retyped:
     text = str(node.value)
     if node.tag == "tag:yaml.org,2002:str":
-        return text
+        is_plain = node.style in (None, "")
+        return Retyped(text, text, line) if is_plain and _NUMBER_OF_12.fullmatch(text) else text
     if re.fullmatch(r"-?(0|[1-9]\d{0,17})", text):
         return int(text)
     if node.tag == "tag:yaml.org,2002:float" and re.fullmatch(r"-?\d+\.\d*([eE][-+]?\d+)?", text):
@@ -145,6 +149,8 @@ def _scalar(node: yaml.ScalarNode, line: int) -> str | int | float | Retyped:
 def _kind(value: object) -> str:
     if value is None:
         return "nothing (null)"
+    if isinstance(value, str) and _NUMBER_OF_12.fullmatch(value):
+        return "text or a number, by its version"
     return {bool: "a true/false value", int: "a number", float: "a number"}.get(type(value), "a date")
 
 

@@ -363,7 +363,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None and not self.done:
+        if not self.done and (error is not None or self.shard.count == 1):
             self._discard()
         self._state.close()
         self._lock_path.unlink(missing_ok=True)

@@ -6,13 +6,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -164,21 +163,13 @@ def crossed(
     every: Sequence[str],
     others: Sequence[str] = (),
     core: Sequence[str] = (),
-    *,
-    wrong: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Any]:
-    """Parameters (name of a set, case): all cases with some sets, a few with the others, which share their code.
-
-    Args:
-        wrong: case, or CASE-SET, that is known to go wrong -> what happens instead.
-    """
-    params = []
-    for case in cases:
-        for name in (*every, *(others if case in core else ())):
-            reason = wrong.get(case) or wrong.get(f"{case}-{name}")
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            params.append(pytest.param(name, case, id=f"{case}-{name}", marks=marks))
-    return params
+    """Parameters (name of a set, case): all cases with some sets, a few with the others, which share their code."""
+    return [
+        pytest.param(name, case, id=f"{case}-{name}")
+        for case in cases
+        for name in (*every, *(others if case in core else ()))
+    ]
 
 
 # -- what goes wrong on the way ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from hiposeg_cli.errors import ConfigError, DataError, HierarchyError, HiposegEr
 from hiposeg_cli.formats.base import ReaderOptions
 from hiposeg_cli.inspection.prepared import CheckOptions, check_prepared
 from hiposeg_cli.store import label_path, open_dataset
+from hiposeg_cli.writer import Shard
 
 N_IMAGES = 9
 
@@ -613,10 +614,38 @@ def test_skip_bad_finishes_without_the_broken_image_and_says_so(
 def test_all_images_broken(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
     for path in (raw / "train" / "labels").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"img0\.png: is an empty file"):
-        prepare("masks", raw, tmp_path / "out", replace(options, skip_bad=True))
-    assert not (tmp_path / "out" / "dataset.json").exists()
-    assert len(prepare("masks", raw, None, options).failures) == N_IMAGES
+    for out in (tmp_path / "out", None):
+        result = prepare("masks", raw, out, replace(options, skip_bad=True))
+        assert ["is an empty file" in str(error) for error in result.failures] == [True] * N_IMAGES
+        assert not result.complete
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_whose_images_are_all_broken_leaves_them_for_the_report(
+    raw: Path, tmp_path: Path, options: PrepareOptions
+) -> None:
+    """The last shard counts what the others could not convert, so their states have to stay."""
+    options = replace(options, skip_bad=True)
+    first = sorted((raw / "train" / "labels").iterdir())[::2]
+    for path in first:
+        path.write_bytes(b"")
+    result = prepare("masks", raw, tmp_path / "out", replace(options, shard=Shard(1, 2)))
+    assert (len(result.failures), result.missing, result.complete) == (len(first), N_IMAGES - len(first), False)
+    result = prepare("masks", raw, tmp_path / "out", replace(options, shard=Shard(2, 2)))
+    assert result.complete
+    assert len(result.report["failures"]) == len(first)
+
+
+def test_pixel_limit_is_raised_and_lowered_in_worker_processes(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:
+    """It changes no label, so a run may be resumed with another one."""
+    small = replace(options, workers=2, reader=ReaderOptions(max_pixels=5))
+    failures = prepare("masks", raw, tmp_path / "out", small).failures
+    assert ["over 5" in str(error) and "--max-pixels" in str(error) for error in failures] == [True] * N_IMAGES
+    interrupted(raw, tmp_path / "half", options, after=3)
+    large = replace(options, workers=2, reader=ReaderOptions(max_pixels=10**9))
+    prepare("masks", raw, tmp_path / "whole", options)
+    assert prepare("masks", raw, tmp_path / "half", large, resume=True).complete
+    assert files_below(tmp_path / "half") == files_below(tmp_path / "whole")
 
 
 def test_output_that_cannot_be_written_is_not_a_broken_image(raw: Path, tmp_path: Path, options: PrepareOptions) -> None:

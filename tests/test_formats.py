@@ -888,7 +888,7 @@ def _label_rgb(path: Path) -> None:
 
 
 def _label_rgba(path: Path) -> None:
-    Image.fromarray(np.full((*IDS.shape, 4), 255, np.uint8)).save(path)
+    Image.fromarray(np.full((*IDS.shape, 4), 200, np.uint8)).save(path)
 
 
 def _label_bits(path: Path) -> None:

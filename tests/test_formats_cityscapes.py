@@ -128,6 +128,18 @@ def test_polygons_equal_json2labelimg_pixel_for_pixel(seed: int, tmp_path: Path)
     assert "Pillow" in reader.overlap_rule
 
 
+def test_a_polygon_of_two_points_is_a_line_as_json2labelimg_draws_it(tmp_path: Path) -> None:
+    tool = pytest.importorskip("cityscapesscripts.preparation.json2labelImg", reason="cityscapesScripts is not installed")
+    path = polygons(tmp_path, [{"label": "car", "polygon": [[1, 1], [3, 3]]}], (8, 12))
+    tool.json2labelImg(str(path), str(tmp_path / "theirs.png"), "ids")
+    reader = open_reader("cityscapes", tmp_path, PrepareOptions(reader=ReaderOptions(variant="polygons")))
+    (item,) = reader.items()
+    ids = reader.read(item).ids
+    assert np.argwhere(ids == LABELS.index("car")).tolist() == [[1, 1], [2, 2], [3, 3]]
+    with Image.open(tmp_path / "theirs.png") as file:
+        assert np.array_equal(ids, np.asarray(file))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -458,7 +458,7 @@ def test_two_annotations_of_one_name(tmp_path: Path) -> None:
     root = tv_set(tmp_path)
     (root / "Annotations_Part" / "more").mkdir()
     (root / "Annotations_Part" / "more" / "2008_000001.mat").write_bytes(b"")
-    assert "same name" in complaint("pascal-part", root)
+    assert "more/2008_000001.mat: has the same stem as" in complaint("pascal-part", root)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "hiposeg_cli"
-BASE = {"errors", "raw_file", "strict_json", "strict_yaml", "registry"}
+BASE = {"errors", "raw_file", "remarks", "strict_json", "strict_yaml", "registry"}
 LABELS = BASE | {"hierarchy", "hierarchy_yaml", "image_file", "labelmap", "lookup", "raw_names", "taxonomy"}
 DATA = LABELS | {"store", "metrics", "graph", "formats"}
 ALLOWED = {
     "errors": set(),
     "raw_file": {"errors"},
-    "strict_json": {"errors", "raw_file"},
+    "remarks": set(),
+    "strict_json": {"errors", "raw_file", "remarks"},
     "strict_yaml": {"errors"},
     "registry": {"errors"},
     "config": BASE,
@@ -22,7 +23,7 @@ ALLOWED = {
     "taxonomy": BASE | {"hierarchy", "taxonomy"},
     "hierarchy_yaml": BASE | {"hierarchy", "taxonomy"},
     "builders": DATA | {"builders"},
-    "image_file": {"errors", "raw_file"},
+    "image_file": {"errors", "raw_file", "remarks"},
     "labelmap": BASE | {"hierarchy", "image_file"},
     "raw_names": BASE | {"hierarchy"},
     "lookup": BASE | {"hierarchy", "labelmap"},

@@ -80,6 +80,16 @@ def turned(root: Path) -> None:
     Image.new("RGB", (8, 6)).save(image(root), exif=exif)
 
 
+def opaque(root: Path) -> None:
+    Image.fromarray(np.dstack([IDS, np.full(SHAPE, 255)]).astype(np.uint8)).save(label(root))
+
+
+def linked_out(root: Path) -> None:
+    path = image(root)
+    path.rename(root.parent / "elsewhere.jpg")
+    path.symlink_to(root.parent / "elsewhere.jpg")
+
+
 def bad_checksum(root: Path) -> None:
     data = bytearray(label(root).read_bytes())
     data[-1] ^= 255  # of the checksum of IEND
@@ -108,6 +118,8 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str, tuple[str, ...]]] = 
     ("pointer", lambda r: image(r).write_bytes(LFS), "R9", "error", ("img1.jpg", "Git LFS")),
     ("login page", lambda r: label(r).write_bytes(b"<!DOCTYPE html><html>"), "R9", "error", ("img1.png", "HTML")),
     ("turned", turned, "R6", "warning", ("img1.jpg", "EXIF orientation 6")),
+    ("opaque", opaque, "R16", "warning", ("img1.png", "constant alpha")),
+    ("link", linked_out, "R28", "error", ("img1.jpg", "links out")),
     ("other size", lambda r: photo(image(r), (6, 9)), "R7", "error", ("img1.png", "8x6", "9x6")),
     ("colours", lambda r: Image.new("RGB", (8, 6)).save(label(r)), "R16", "error", ("img1.png", "RGB")),
     ("unknown id", lambda r: ids_png(label(r), IDS + 20), "R17", "error", ("img1.png", "20 (6 px)")),

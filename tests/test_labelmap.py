@@ -8,17 +8,20 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level
-from hiposeg_cli.image_file import check_photo, opened, read_rgb
+from hiposeg_cli.image_file import check_photo, opened, pixel_limit, read_rgb
 from hiposeg_cli.labelmap import (
     LabelArray,
     TwoLevelMap,
@@ -33,6 +36,7 @@ from hiposeg_cli.labelmap import (
     write_label_png,
 )
 from hiposeg_cli.lookup import LookUp
+from hiposeg_cli.remarks import collected
 
 DTYPES = st.sampled_from([np.uint8, np.uint16])
 SEEDS = st.integers(0, 2**32 - 1)
@@ -343,6 +347,74 @@ def test_an_image_under_our_limit_gives_no_warning_of_pillow(tmp_path: Path) -> 
         warnings.simplefilter("error")
         with opened(tmp_path / "a.png", data) as image:  # the header alone: decoding 99 MP is no test for every day
             assert image.size == (10_000, 9_900)
+
+
+def test_grey_behind_a_constant_alpha_is_taken_with_a_remark(tmp_path: Path) -> None:
+    ids, path = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8), tmp_path / "a.png"
+    opaque = np.full_like(ids, 255)
+    for bands in ([ids, opaque], [ids, ids, ids, opaque]):
+        Image.fromarray(np.dstack(bands)).save(path)
+        with collected() as remarks:
+            assert np.array_equal(read_label_png(path), ids)
+        assert [odd.where for odd in remarks] == [path]
+    almost = opaque.copy()
+    almost[1, 2] = 254
+    for bands in ([ids, almost], [ids, ids, ids, almost], [ids, ids, ids ^ (almost ^ 255), opaque]):
+        Image.fromarray(np.dstack(bands)).save(path)
+        with pytest.raises(DataError, match="not class ids"):
+            read_label_png(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("options", [{}, {"compress_level": 0}, {"optimize": True}])
+def test_pngs_of_another_encoder_are_read_exactly(
+    tmp_path: Path, dtype: type[np.unsignedinteger], options: dict[str, Any]
+) -> None:
+    """With row filters, which our own files go without, and more than one chunk of pixels."""
+    ids = np.cumsum(np.random.default_rng(0).integers(0, 3, (300, 401)), axis=1).astype(dtype)
+    Image.fromarray(ids).save(tmp_path / "a.png", **options)
+    read = read_label_png(tmp_path / "a.png")
+    assert (read.dtype, read.tolist()) == (np.dtype(dtype), ids.tolist())
+
+
+def test_label_png_is_read_exactly_where_pillow_does_not_decode_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another release of Pillow may do."""
+    ids = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8)
+    write_label_png(tmp_path / "a.png", ids)
+
+    genuine = PngImageFile.load_prepare
+
+    def prepare_anew(image: PngImageFile) -> None:
+        image.im = Image.core.new(image.mode, image.size)
+        genuine(image)
+
+    monkeypatch.setattr(PngImageFile, "load_prepare", prepare_anew)
+    assert np.array_equal(read_label_png(tmp_path / "a.png"), ids)
+
+
+def test_pixel_limit_of_the_user(tmp_path: Path) -> None:
+    """It holds in its block and thread alone, and above the limit of Pillow, which stays as it was."""
+    path, before = tmp_path / "a.png", Image.MAX_IMAGE_PIXELS
+    write_label_png(path, np.zeros((3, 4), np.uint8))
+    huge = _png(8, 0, b"\x00", width=20_000, height=20_000)
+
+    def size_elsewhere() -> tuple[int, ...]:
+        return read_label_png(path).shape
+
+    for read in (read_label_png, read_rgb, check_photo):
+        with pixel_limit(11), pytest.raises(DataError, match=r"4x3 = 12 pixels, over 11 .* --max-pixels"):
+            read(path)
+        with pixel_limit(12):
+            read(path)
+    with pixel_limit(1), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(size_elsewhere).result() == (3, 4)
+    with pixel_limit(400_000_000), opened(path, huge) as image:
+        assert image.size == (20_000, 20_000)
+    with pytest.raises(DataError, match=r"over 100000000 - split it into tiles$"), opened(path, huge):
+        pass
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 # -- photos ------------------------------------------------------------------------------------------------------------

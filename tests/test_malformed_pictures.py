@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.io
-from malformed_check import accepts, crossed, refuses_image
+from malformed_check import accepts, crossed, hiposeg, refuses_image
 from malformed_sets import IDS, SHAPE, draw, rewrite
 from PIL import Image, ImageFile
 from raw_sets import grey_png, ids_png, photo, png_chunk
 
-from hiposeg_cli.store import open_dataset
+from hiposeg_cli import image_file, store
+from hiposeg_cli.commands import prepare as commands
 
 # numpy 2 warns about how pycocotools asks for its arrays
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -184,7 +186,6 @@ def test_05_grey_where_colours_hold_the_ids(name: str, tmp_path: Path) -> None:
     refuses_image(raw, raw.label.name, "RGB")
 
 
-@pytest.mark.xfail(strict=True, reason="refused like any transparent picture")
 @pytest.mark.parametrize("bands", [(GREY_RGB, OPAQUE), (IDS[..., None], OPAQUE)], ids=["07-opaque-rgba", "07-opaque-la"])
 def test_grey_ids_behind_a_constant_alpha(bands: tuple[Any, Any], tmp_path: Path) -> None:
     raw = draw("masks", tmp_path)
@@ -195,7 +196,7 @@ def test_grey_ids_behind_a_constant_alpha(bands: tuple[Any, Any], tmp_path: Path
 
 def assert_same_labels(out: Path) -> None:
     """Both images have the labels of the set, however they were stored."""
-    dataset = open_dataset(out)
+    dataset = store.open_dataset(out)
     first, second = (dataset.labels(row) for row in dataset.split("train"))
     assert np.array_equal(first.fine, second.fine)
     assert first.fine[0].tolist() == [1, 2, 3, 4, 5, 6, 255, 255]
@@ -253,12 +254,36 @@ def test_bomb(spoil: Spoil, name: str, where: str, tmp_path: Path, monkeypatch: 
     refuses_image(raw, path.name, "pixels", "tiles")
 
 
-@pytest.mark.xfail(strict=True, reason="there is no --max-pixels")
 def test_18_limit_of_the_user(tmp_path: Path) -> None:
     raw = draw("masks", tmp_path)
     photo(raw.photo, (12, 10))
     ids_png(raw.label, np.ones((12, 10), np.uint8))
     refuses_image(raw.told("--max-pixels", 100), "b.jpg", "120", "--max-pixels")
+
+
+@pytest.mark.parametrize("name", ["masks", "cityscapes-panoptic-parts"])
+def test_18_limit_of_the_user_for_label_files(name: str, tmp_path: Path) -> None:
+    raw = draw(name, tmp_path)
+    with Image.open(raw.label) as label:
+        label.resize((10, 12), Image.Resampling.NEAREST).save(raw.label)
+    refuses_image(raw.told("--max-pixels", 100), raw.label.name, "10x12", "120", "--max-pixels")
+
+
+def test_18_limit_of_the_command_is_that_of_the_library() -> None:
+    assert signature(commands.prepare).parameters["max_pixels"].default == image_file.MAX_PIXELS
+
+
+def test_18_what_was_prepared_with_a_higher_limit_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (image_file, store):
+        monkeypatch.setattr(module, "MAX_PIXELS", 20)
+    raw = draw("masks", tmp_path)
+    accepts(raw.told("--max-pixels", SHAPE[0] * SHAPE[1]))
+    assert_same_labels(raw.out)
+    dataset = store.open_dataset(raw.out)
+    assert {dataset.image(row).shape for row in dataset.split("train")} == {(*SHAPE, 3)}
+    answer = hiposeg("doctor", raw.root, "--format", "masks", *raw.options, "--workers", 1, "--max-pixels", 20)
+    assert "8x6 = 48 pixels, over 20" in answer.stdout
+    assert hiposeg("doctor", raw.out, "--full", "--workers", 1).exit_code == 0
 
 
 @pytest.mark.parametrize("name", TIFFS)

@@ -132,13 +132,15 @@ def test_missing_package(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refuses_source(raw, package, "pip install")
 
 
-@pytest.mark.xfail(strict=True, reason="versions are recorded, not compared")
 def test_34_pillow_below_the_tested_range(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PIL, "__version__", "9.3.0")
     result = prepare(raw)
     assert result.exit_code == 0
     assert "warning: Pillow 9.3.0" in result.stderr
     assert "10.4" in result.stderr
+    assert [text for text in finished(raw.out)["warnings"] if "Pillow 9.3.0" in text]
+    monkeypatch.setattr(PIL, "__version__", "10.4.0.dev0")
+    assert "Pillow" not in prepare(raw, "--check").stderr
 
 
 _CHECK = "import sys; from hiposeg_cli.app import main; sys.argv[0] = 'hiposeg'; main()"

@@ -144,11 +144,23 @@ def test_a_date_is_retyped_and_keeps_its_text() -> None:
     assert read.text == "2024-05-06"
 
 
-def test_a_number_with_a_leading_zero_stays_text() -> None:
-    assert parse_yaml("a: 08\n", "file.yaml") == {"a": "08"}
+@pytest.mark.parametrize("text", ["08", "-09", "0o17", "1e5", "1.E3", ".5e1"])
+def test_what_only_newer_yaml_reads_as_a_number_is_retyped(text: str) -> None:
+    """PyYAML reads YAML 1.1, in which these are text; to most other tools they are the numbers of YAML 1.2."""
+    assert isinstance(yaml.safe_load(text), str)
+    read = parse_yaml(f"a: {text}\n", "file.yaml")["a"]
+    assert isinstance(read, Retyped)
+    assert (read.text, plain(read)) == (text, text)  # settings are converted by their own types
+    for quoted in (f'"{text}"', f"'{text}'"):
+        assert parse_yaml(f"a: {quoted}\n", "file.yaml") == {"a": text}
 
 
-@pytest.mark.parametrize("text", ["no", "off", "on", "yes", "1_000", "12:30", "010", "~", "null", "2024-05-06"])
+@pytest.mark.parametrize("text", ["08x", "1e", "e5", "0o8", "1.2.3", "0-8", "+"])
+def test_words_with_digits_stay_text(text: str) -> None:
+    assert parse_yaml(f"a: {text}\n", "file.yaml") == {"a": text}
+
+
+@pytest.mark.parametrize("text", ["no", "off", "on", "yes", "1_000", "12:30", "010", "08", "1e5", "~", "null", "2024-05-06"])
 def test_retyped_keys_are_refused_with_the_quoted_form(text: str) -> None:
     message = _refusal(f"a: 1\n{text}: 2\n")
     assert message.startswith("file.yaml:2:")

@@ -24,6 +24,9 @@ def doctor(
     images: Annotated[Path | None, typer.Option(help="Raw data: folder of the photos, where it is not found.")] = None,
     label_suffix: Annotated[str | None, typer.Option(help="Raw data: what follows the stem in a label's name.")] = None,
     instances: Annotated[bool, typer.Option("--instances", help="Raw data: read the instance maps, too.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Raw data: pictures of more pixels are errors (100 MP).")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Prepared data: read no whole files, trust their hashes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Prepared data: decode every label map, not a sample.")] = False,
     near_duplicates: Annotated[
@@ -39,7 +42,7 @@ def doctor(
     from hiposeg_cli.errors import ConfigError
 
     raw = {"--hierarchy": hierarchy, "--variant": variant, "--images": images, "--label-suffix": label_suffix,
-           "--instances": instances}  # fmt: skip
+           "--instances": instances, "--max-pixels": max_pixels}  # fmt: skip
     prepared = {"--fast": fast, "--full": full, "--near-duplicates": near_duplicates}
     if data is None and (format_name or any(raw.values()) or any(prepared.values())):
         raise ConfigError("DATA", "is missing", "name the dataset to check, or drop the options")
@@ -56,7 +59,8 @@ def doctor(
     if format_name is None:
         diagnosis = _prepared(data, n_workers, fast=fast, full=full, near=near_duplicates)
     else:
-        choices = {"variant": variant, "images": images, "label_suffix": label_suffix, "instances": instances}
+        choices: dict[str, Any] = {"max_pixels": max_pixels} if max_pixels else {}
+        choices |= {"variant": variant, "images": images, "label_suffix": label_suffix, "instances": instances}
         diagnosis = _raw(data, format_name, n_workers, hierarchy, choices)
     _show_diagnosis(diagnosis, as_json=as_json)
 

@@ -35,6 +35,7 @@ def prepare(
     unknown: Annotated[str | None, typer.Option(help="Labels the taxonomy does not know: ignore (else an error).")] = None,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose labels are all ignore.")] = False,
     follow_symlinks: Annotated[bool, typer.Option("--follow-symlinks", help="Links may lead out of SRC.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse pictures of more pixels.")] = 100_000_000,
     overlays: Annotated[
         int, typer.Option(min=0, help="Write this many pictures of labels over photos to OUT/overlays.")
     ] = 0,
@@ -47,7 +48,7 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert raw annotations into fine and coarse label maps, with a report of what was found and decided."""
-    from hiposeg_cli.convert import PrepareOptions
+    from hiposeg_cli.convert import PrepareOptions, untested_versions
     from hiposeg_cli.convert import prepare as convert
     from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.formats.base import ReaderOptions
@@ -71,8 +72,11 @@ def prepare(
         reader=ReaderOptions(
             images=images, part_order=part_order, uncovered=uncovered, unlabelled=unlabelled, label_suffix=label_suffix,
             variant=variant, unknown=unknown, follow_symlinks=follow_symlinks, instances=instances,
+            max_pixels=max_pixels,
         ),
     )  # fmt: skip
+    for line in untested_versions():
+        console.warn(line)
     with console.progress("prepare") as progress:
         result = convert(
             format_name, source, None if check else out, options, resume=resume, overwrite=overwrite, progress=progress
@@ -81,7 +85,8 @@ def prepare(
         _write_overlays(out, overlays)
     _show(result, None if check else out, as_json=as_json)
     if result.report["failures"]:
-        raise typer.Exit(1 if skip_bad or check else 2)
+        none_left = not (result.complete or result.missing)
+        raise typer.Exit(1 if check or (skip_bad and not none_left) else 2)
 
 
 def _check_choices(choices: dict[str, tuple[str | None, tuple[str, ...]]]) -> None:
@@ -112,6 +117,8 @@ def _show(result: Prepared, out: Path | None, *, as_json: bool) -> None:
         return
     if result.complete:
         console.say(f"wrote {out}")
+    elif not report["images"]:
+        console.say(f"nothing is written to {out}: no image could be converted")
     elif result.missing:
         console.say(f"{out}: this shard is done; {result.missing} images of other shards are still to be converted")
     else:

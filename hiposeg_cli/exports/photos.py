@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from hiposeg_cli.errors import DataError, OutputError
+from hiposeg_cli.image_file import image_header
 from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.store import Dataset, Row, sha256_file
 
@@ -88,7 +89,7 @@ def _require_prepared(path: Path, sha256: str, row: Row) -> None:
 def _is_turned(source: Path | bytes, where: Path) -> bool:
     """Whether a photo asks to be rotated or mirrored when it is shown."""
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = image_header(source)
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise DataError(where, f"cannot be read as an image ({error})", "replace the file") from None
     with image:

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
+from hiposeg_cli.formats.files import require_inside
 from hiposeg_cli.hierarchy import Hierarchy, fold
-from hiposeg_cli.image_file import Photo, check_photo
+from hiposeg_cli.image_file import MAX_PIXELS, Photo, check_photo, pixel_limit
 from hiposeg_cli.labelmap import RawIds
 from hiposeg_cli.lookup import LookUp, Target
 from hiposeg_cli.raw_file import disguise, file_bytes
 from hiposeg_cli.raw_names import by_name
+from hiposeg_cli.remarks import collected
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class ReaderOptions:
         unknown: `ignore` turns raw labels the hierarchy does not know into ignore instead of an error.
         follow_symlinks: links may lead out of the dataset's folder.
         instances: keep object numbers as a third map.
+        max_pixels: photos and label files of more pixels are refused; it changes no label.
     """
 
     images: Path | None = None
@@ -90,9 +93,12 @@ class ReaderOptions:
     unknown: str | None = None
     follow_symlinks: bool = False
     instances: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def given(self) -> dict[str, str]:
-        return {key: str(value) for key, value in vars(self).items() if value not in (None, False)}
+        """The choices that were made and may change labels."""
+        chosen = {key: value for key, value in vars(self).items() if key != "max_pixels"}
+        return {key: str(value) for key, value in chosen.items() if value not in (None, False)}
 
 
 _FOR_ALL = frozenset({"unknown", "follow_symlinks"})
@@ -140,7 +146,6 @@ class Reader(ABC):
         self.variant = options.variant or (self.variants[0] if self.variants else "")
         self.link_root = None if options.follow_symlinks else root
         self.ignore_unknown = options.unknown == "ignore"
-        self.remarks: list[str] = []  # on the dataset as a whole, for the report
         self.faults: list[DataError] = []  # images that `items` had to leave out
         known = self.name in hierarchy.sources or not self.named
         self.table = hierarchy.source(self.name) if known else by_name(hierarchy)
@@ -192,11 +197,21 @@ class Reader(ABC):
 
     @contextmanager
     def each_image(self) -> Iterator[None]:
-        """Keep what is wrong with one image in `faults`, so that listing goes on with the next one."""
+        """Keep what is wrong with one image in `faults`, so that listing goes on with the next one.
+
+        Remarks are dropped: reading the image leaves them again.
+        """
         try:
-            yield
+            with collected():
+                yield
         except DataError as error:
             self.faults.append(error)
+
+    def check_links(self, item: RawItem) -> None:
+        """Raise DataError when a file an image is made from is a link that leads out; their folders `walk` has checked."""
+        for path in self.raw_files(item):
+            if path.is_symlink():
+                require_inside(path, self.photo_root if path == item.image_path else self.link_root)
 
     @abstractmethod
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
@@ -209,22 +224,28 @@ class Reader(ABC):
 
     def read(self, item: RawItem) -> RawLabel:
         """Check the photo to its end and paint its labels, which must have its size; nothing is resized."""
-        photo = check_photo(item.image_path)
-        size = (photo.height, photo.width)
-        height, width = (own if stated is None else stated for own, stated in zip(size, item.recorded, strict=True))
-        if (height, width) != size:
-            raise DataError(
-                item.image_path, f"is {photo.width}x{photo.height}, the annotations say {width}x{height}",
-                "use the images the annotations were made on",
-            )  # fmt: skip
-        label = self.paint(item, size)
+        self.check_links(item)
+        with pixel_limit(self.options.max_pixels):
+            photo = check_photo(item.image_path)
+            size = (photo.height, photo.width)
+            self._check_recorded(item, size)
+            label = self.paint(item, size)
         if label.ids.shape != size:
             height, width = label.ids.shape
             raise DataError(
                 self.root / item.source, f"labels are {width}x{height} but {item.image_path.name} is {size[1]}x{size[0]}",
                 "pair each image with its own labels; nothing is resized",
             )  # fmt: skip
-        return replace(label, photo=photo, warnings=(*photo.warnings, *label.warnings))
+        return replace(label, photo=photo)
+
+    def _check_recorded(self, item: RawItem, size: tuple[int, int]) -> None:
+        """Raise DataError when the annotations state another size than the photo has."""
+        height, width = (own if stated is None else stated for own, stated in zip(size, item.recorded, strict=True))
+        if (height, width) != size:
+            raise DataError(
+                item.image_path, f"is {size[1]}x{size[0]}, the annotations say {width}x{height}",
+                "use the images the annotations were made on",
+            )  # fmt: skip
 
     def raw_files(self, item: RawItem) -> list[Path]:
         """The files an image is made from: its photo and its label file."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.raw_file import disguise
+from hiposeg_cli.strict_json import remark_on_mark
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ENCODINGS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -198,6 +199,7 @@ class Scan:
                     text = str(view, "latin-1")
         except OSError as error:
             raise DataError(self.path, f"cannot be read ({error.strerror})", "check the path") from None
+        remark_on_mark(self.path, head)
         if b"\0" in head:
             raise DataError(self.path, "is UTF-16 or UTF-32 text", "save it as UTF-8")
         if not text.isascii():

@@ -18,11 +18,13 @@ import numpy as np
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
-from hiposeg_cli.formats.files import index_images, safe_key, split_lists, walk
+from hiposeg_cli.formats.files import Stems, index_images, safe_key, split_lists, walk
 from hiposeg_cli.formats.mat_file import read_id_mat
 from hiposeg_cli.formats.targets import id_targets
+from hiposeg_cli.image_file import pixel_limit
 from hiposeg_cli.labelmap import RawIds, read_label_png
 from hiposeg_cli.lookup import Target
+from hiposeg_cli.remarks import collected
 
 _NEVER = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)  # things of labels.txt that no annotation uses
 _CLASSES = tuple(value for value in range(182) if value not in _NEVER)
@@ -168,7 +170,7 @@ class CocoStuff(Reader):
                 found.append(self._item(path, stem, folders.split, photos))
         return found
 
-    def _photos(self, folders: _Folders) -> dict[str, Path]:
+    def _photos(self, folders: _Folders) -> Stems:
         """Stem -> photo; the label maps may lie among them."""
         given = self.options.images
         candidates = folders.image_dirs if given is None else (given / folders.image_dirs[0].name, given)
@@ -187,7 +189,9 @@ class CocoStuff(Reader):
         values: set[int] = set()
         step = max(1, len(items) // _SAMPLE)
         for item in items[::step][:_SAMPLE]:
-            with suppress(DataError):  # a broken file is reported when it is converted
+            # What is wrong or odd about a file is told when it is converted.
+            with suppress(DataError), collected(), pixel_limit(self.options.max_pixels):
+                self.check_links(item)
                 values |= _values(self._read(item))
         self._check_coding(values, self.root)
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError
-from hiposeg_cli.image_file import check_png_complete, decode, opened
-from hiposeg_cli.raw_file import file_bytes
+from hiposeg_cli.image_file import decode, opened_png
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -66,17 +65,13 @@ def read_colours(path: Path) -> NDArray[np.uint8]:
 
     Raises: DataError for any other picture, for transparency, and for a broken or truncated file.
     """
-    data = file_bytes(path)
-    with opened(path, data) as image:
-        if image.format != "PNG":
-            raise DataError(path, f"labels are {image.format}, which may alter colours", "save labels as PNG")
-        check_png_complete(path, data)
-        decode(image, path, "label PNG")
+    with opened_png(path) as (image, depth):
         if image.mode not in ("RGB", "RGBA", "P"):
             cure = "use the coloured files, or map ids"
             raise DataError(path, f"is a {image.mode} picture, but the map lists colours", cure)
-        if image.mode != "P" and data[24] != 8:
-            raise DataError(path, f"has {data[24]} bits a colour, which are cut to 8", "save it with 8 bits")
+        if image.mode != "P" and depth != 8:
+            raise DataError(path, f"has {depth} bits a colour, which are cut to 8", "save it with 8 bits")
+        decode(image, path, "label PNG")
         if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
             raise DataError(path, "is transparent in places, so its colours are not certain", "save it without transparency")
         return np.asarray(image.convert("RGB"))

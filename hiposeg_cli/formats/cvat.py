@@ -17,7 +17,7 @@ import numpy as np
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
 from hiposeg_cli.formats.cvat_xml import CvatXml, ImageEntry
-from hiposeg_cli.formats.files import IMAGE_SUFFIXES, safe_key, walk
+from hiposeg_cli.formats.files import IMAGE_SUFFIXES, require_inside, safe_key, walk
 from hiposeg_cli.formats.label_names import Label, LabelNames
 from hiposeg_cli.formats.shapes import Drawn, Shape, Window, draw_polygon, paint_shapes, reaches_out
 from hiposeg_cli.formats.splits import split_named
@@ -55,6 +55,8 @@ class Cvat(Reader):
         found = found or sorted(self.root.glob("*.xml"))
         if not found:
             raise DataError(self.root, f"holds no {_FILE}", "name the folder of an extracted 'CVAT for images 1.1' export")
+        for path in found:
+            require_inside(path, self.link_root)
         return {path.relative_to(self.root).as_posix(): CvatXml(path) for path in found}
 
     def items(self) -> list[RawItem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,9 +39,11 @@ def walk(folder: Path, suffixes: Sequence[str], *, root: Path | None) -> Iterato
 
     Each folder is listed once and nothing is asked of a file but its name.
 
+    A file that is a link is yielded whatever it leads to: `Reader.check_links` looks at those that are used.
+
     Args:
-        root: symbolic links may not lead out of this folder; None follows them anywhere.
-    Raises: DataError for a link that leaves `root`, or a link back to a folder above it.
+        root: folders may not be links that lead out of this one; None follows them anywhere.
+    Raises: DataError for such a folder, or a link back to a folder above it.
     """
     require_inside(folder, root)
     yield from _walk(folder, tuple(suffixes), root)
@@ -54,15 +56,18 @@ def _walk(folder: Path, suffixes: tuple[str, ...], root: Path | None) -> Iterato
     except OSError as error:
         raise DataError(folder, f"cannot be listed ({error.strerror})", "check the folder and its permissions") from None
     for entry in listed:
-        if entry.is_symlink():
-            target = _resolved(Path(entry.path))
-            if target in folder.resolve().parents or target == folder.resolve():
-                raise DataError(entry.path, f"links back to {target}, a folder it lies in", "remove the link")
-            require_inside(Path(entry.path), root)
+        path = Path(entry.path)
         if entry.name.lower().endswith(suffixes) and not entry.name.startswith("."):
-            yield Path(entry.path)
+            yield path
+        elif entry.is_symlink():
+            target = _resolved(path)
+            if target in folder.resolve().parents or target == folder.resolve():
+                raise DataError(path, f"links back to {target}, a folder it lies in", "remove the link")
+            if target.is_dir():
+                require_inside(path, root)
+                yield from _walk(path, suffixes, root)
         elif entry.is_dir():
-            yield from _walk(Path(entry.path), suffixes, root)
+            yield from _walk(path, suffixes, root)
 
 
 def require_inside(path: Path, root: Path | None) -> None:
@@ -78,15 +83,46 @@ def _resolved(link: Path) -> Path:
         raise DataError(link, "is a link that leads in a circle", "remove the link") from None
 
 
-def index_images(folder: Path, *, root: Path | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Relative stem -> image below a folder. Raises DataError when two images share a stem; see `walk`."""
-    found: dict[str, Path] = {}
+class Stems(Mapping[str, Path]):
+    """Stem -> file. Asking for the file of a stem that several share raises DataError, so only that image is lost."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, Path] = {}
+        self._others: dict[str, list[Path]] = {}
+
+    def add(self, stem: str, path: Path) -> None:
+        if self._first.setdefault(stem, path) != path:
+            self._others.setdefault(stem, []).append(path)
+
+    def __getitem__(self, stem: str) -> Path:
+        if stem in self._others:
+            first, second = self._first[stem], self._others[stem][0]
+            named = first.name if first.parent == second.parent else first
+            raise DataError(second, f"has the same stem as {named}", "keep one file per stem")
+        return self._first[stem]
+
+    def __contains__(self, stem: object) -> bool:
+        return stem in self._first
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._first)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def files(self) -> Iterator[Path]:
+        """All files, those that share a stem too."""
+        yield from self._first.values()
+        for paths in self._others.values():
+            yield from paths
+
+
+def index_images(folder: Path, *, root: Path | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Stems:
+    """Relative stem -> image below a folder; see `walk`."""
+    found = Stems()
     prefix = len(str(folder)) + 1
     for path in walk(folder, suffixes, root=root):
-        stem = str(path)[prefix : -len(path.suffix)].replace(os.sep, "/")
-        if stem in found:
-            raise DataError(path, f"has the same stem as {found[stem].name}", "keep one image per stem")
-        found[stem] = path
+        found.add(str(path)[prefix : -len(path.suffix)].replace(os.sep, "/"), path)
     return found
 
 

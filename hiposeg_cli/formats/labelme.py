@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import math
 import re
 from functools import cached_property
@@ -19,11 +18,12 @@ from PIL import Image, ImageDraw
 
 from hiposeg_cli.errors import DataError, did_you_mean
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
-from hiposeg_cli.formats.files import index_images, safe_key, walk
+from hiposeg_cli.formats.files import Stems, index_images, require_inside, safe_key, walk
 from hiposeg_cli.formats.label_names import Label, LabelNames
 from hiposeg_cli.formats.shapes import Drawn, Shape, Window, paint_shapes, reaches_out
 from hiposeg_cli.formats.splits import split_named
 from hiposeg_cli.formats.upright import require_upright
+from hiposeg_cli.image_file import image_header
 from hiposeg_cli.lookup import Target
 from hiposeg_cli.strict_json import load_json
 
@@ -53,7 +53,7 @@ class Labelme(Reader):
         return self._names.targets
 
     @cached_property
-    def _photos(self) -> dict[str, Path]:
+    def _photos(self) -> Stems:
         """Relative stem -> photo."""
         folder = self.options.images
         if folder is not None and not folder.is_dir():
@@ -63,7 +63,7 @@ class Labelme(Reader):
     @cached_property
     def _by_file_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        for path in self._photos.values():
+        for path in self._photos.files():
             found.setdefault(path.name, []).append(path)
         return found
 
@@ -82,6 +82,7 @@ class Labelme(Reader):
         return sorted(items, key=lambda item: (item.split, item.key))
 
     def _named(self, path: Path, relative: Path) -> Path:
+        require_inside(path, self.link_root)
         data = _read(path)
         named = self._named_photo(path, data)
         if self.options.images is not None:
@@ -250,11 +251,11 @@ def _pasted(text: Any, points: Points, size: tuple[int, int]) -> Drawn:
     if not isinstance(text, str):
         raise ValueError("it has no mask")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
+        with image_header(base64.b64decode(text, validate=True), ("PNG",)) as image:
             if image.size != (width, height):
                 raise ValueError(f"its mask is {image.width}x{image.height}, its box {width}x{height}")
             mask = np.asarray(image)
-    except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, binascii.Error) as error:
         raise ValueError(f"its mask is no PNG in base64 ({error})") from None
     if mask.ndim != 2:
         raise ValueError("its mask is a colour picture")

@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
-from hiposeg_cli.formats.files import first_folder, index_images, safe_key, walk
+from hiposeg_cli.formats.files import Stems, first_folder, index_images, safe_key, walk
 from hiposeg_cli.formats.pascal_part import RAW_PARTS, n_numbered
 from hiposeg_cli.formats.targets import id_targets
-from hiposeg_cli.image_file import MAX_PIXELS, check_photo
+from hiposeg_cli.image_file import check_photo, opened
 from hiposeg_cli.lookup import Target
+from hiposeg_cli.raw_file import file_bytes
 
 _MAX_UID = 99_999_99
 _N_IDS = 10_000
@@ -70,7 +70,7 @@ class _PanopticParts(Reader):
             raise DataError(self.options.images, "no such folder", "pass --images FOLDER with the photos")
         return self.options.images
 
-    def _index(self, folder: Path) -> dict[str, Path]:
+    def _index(self, folder: Path) -> Stems:
         return index_images(folder, root=self.photo_root)
 
     def paint(self, item: RawItem, size: tuple[int, int]) -> RawLabel:
@@ -178,16 +178,15 @@ def _read_uids(path: Path) -> NDArray[np.int32]:
     """(H, W) int32 uids of a label TIFF. Raises DataError for anything else."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Pillow only warns of tags that are cut off
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit counts
         try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError("too many pixels")
+            with opened(path, file_bytes(path)) as image:
                 mode, n_pages = image.mode, getattr(image, "n_frames", 1)
                 uids = np.asarray(image)
+        except DataError:
+            raise
         except Exception as error:  # Pillow's TIFF reader raises whatever a corrupt tag leads it to
             warnings.simplefilter("ignore")
-            check_photo(path)  # says what the file really is: missing, empty, a web page, too large, broken
+            check_photo(path)  # says where it is broken, if it can
             raise DataError(path, f"cannot be read as a TIFF ({error})", "replace the file") from None
     if mode != "I" or n_pages > 1:
         what = f"has {n_pages} pages" if n_pages > 1 else f"holds {mode} pixels, not one 32-bit integer each"

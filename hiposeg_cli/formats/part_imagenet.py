@@ -14,7 +14,7 @@ from hiposeg_cli.errors import ConfigError, DataError
 from hiposeg_cli.formats.base import RawItem, RawLabel
 from hiposeg_cli.formats.coco import Coco
 from hiposeg_cli.formats.coco_json import CocoJson
-from hiposeg_cli.formats.files import IMAGE_SUFFIXES, first_folder, safe_key, walk
+from hiposeg_cli.formats.files import IMAGE_SUFFIXES, Stems, first_folder, safe_key, walk
 from hiposeg_cli.formats.targets import named_targets
 from hiposeg_cli.labelmap import read_label_png
 from hiposeg_cli.lookup import Target
@@ -93,7 +93,7 @@ class PartImageNet(Coco):
                 found.append(RawItem(safe_key(path.stem, path), split, photos[path.stem], source))
         return found
 
-    def _photos_by_stem(self, split: str) -> dict[str, Path]:
+    def _photos_by_stem(self, split: str) -> Stems:
         """Stem -> photo of a split, in folders of one class each or not."""
         given = self.options.images
         if given is None:
@@ -102,10 +102,9 @@ class PartImageNet(Coco):
             folder = given / split if (given / split).is_dir() else given
             if not folder.is_dir():
                 raise DataError(folder, "no such folder", "pass --images FOLDER with the photos")
-        found: dict[str, Path] = {}
+        found = Stems()
         for path in walk(folder, IMAGE_SUFFIXES, root=self.photo_root):
-            if found.setdefault(path.stem, path) != path:
-                raise DataError(path, f"has the same name as {found[path.stem]}", "keep one photo of a name")
+            found.add(path.stem, path)
         return found
 
     @cached_property

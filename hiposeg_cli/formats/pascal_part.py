@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.formats.base import RawItem, RawLabel, Reader
-from hiposeg_cli.formats.files import first_folder, index_images, safe_key, split_lists, walk
+from hiposeg_cli.formats.files import Stems, first_folder, index_images, safe_key, split_lists, walk
 from hiposeg_cli.formats.mat_file import read_mat
 from hiposeg_cli.formats.paint import Canvas
 from hiposeg_cli.formats.targets import resolve_target, unknown_name
 from hiposeg_cli.lookup import Target
 from hiposeg_cli.raw_names import match_name
+from hiposeg_cli.remarks import remark
 
 _VEHICLE = (
     "frontside leftside rightside backside roofside leftmirror rightmirror fliplate bliplate door_ wheel_ headlight_ window_"
@@ -141,12 +142,10 @@ class PascalPart(Reader):
             raise DataError(folder, "holds no *.mat", "extract trainval.tar.gz of PASCAL-Part")
         return self._with_parts(items) if _REST in self.table.map else items
 
-    def _annotations(self, folder: Path) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+    def _annotations(self, folder: Path) -> Stems:
+        found = Stems()
         for path in walk(folder, (".mat",), root=self.link_root):
-            if path.stem in found:
-                raise DataError(path, f"has the same name as {found[path.stem]}", "keep one annotation per image")
-            found[path.stem] = path
+            found.add(path.stem, path)
         return found
 
     def _splits(self, annotations: Mapping[str, Path], image_dir: Path) -> dict[str, str]:
@@ -169,11 +168,13 @@ class PascalPart(Reader):
         listed = ", ".join(str(name) for name in self.table.map if name != _REST)
         if not kept:
             raise DataError(self.root / "Annotations_Part", f"no part of {listed} is annotated", "choose another hierarchy")
-        self.remarks = [f"{len(kept)} of {len(items)} images have a part of {listed}; the others are left out"]
+        what = f"{len(kept)} of {len(items)} images have a part of {listed}; the others are left out"
+        remark(self.root / "Annotations_Part", what)
         return kept
 
     def _has_parts(self, item: RawItem) -> bool:
         try:
+            self.check_links(item)
             objects = _load_objects(self.root / item.source)
         except DataError:
             return True  # converting it will say what is wrong

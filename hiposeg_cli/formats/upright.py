@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from hiposeg_cli.errors import DataError
+from hiposeg_cli.image_file import image_header
 
 _QUARTER_TURNS = range(5, 9)  # EXIF orientations that swap width and height
 
@@ -21,7 +22,7 @@ def require_upright(path: Path, tool: str, recorded: tuple[int, int] | None = No
         recorded: (height, width) the annotations state; where they show that nothing was turned, the photo passes.
     """
     try:
-        with Image.open(path) as image:
+        with image_header(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             stored = (image.height, image.width)
     except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):  # broken EXIF: no tool can apply it

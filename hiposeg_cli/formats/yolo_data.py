@@ -141,7 +141,7 @@ class YoloData:
             if not entry:
                 continue
             photo = Path(os.path.normpath((path.parent if entry.startswith("./") else self._base) / entry))
-            if not self._inside(photo if photo.is_symlink() else photo.parent):
+            if not self._inside(photo.parent):
                 raise DataError(f"{path}:{number}", f"{entry} leads out of {self.root}", "use paths within the dataset")
             if photo.parent not in in_folder:
                 in_folder[photo.parent] = _file_names(photo.parent)

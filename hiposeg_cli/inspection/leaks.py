@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hiposeg_cli.errors import DataError
+from hiposeg_cli.image_file import image_header
 
 MAX_DISTANCE = 4  # bits of 64 in which near-duplicates may differ
 _BITS = 64
@@ -77,11 +78,11 @@ def dhash(path: Path) -> int:
     Survives resizing and recompression. Raises DataError when the picture cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
+        with image_header(path) as image:
             image.draft("L", (144, 128))  # a JPEG is decoded at a fraction of its size
             grey = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I") else image
             cells = np.asarray(grey.convert("L").resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise DataError(path, f"cannot be decoded ({error})", "replace the photo") from None
     return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
 

@@ -19,8 +19,9 @@ from hiposeg_cli.formats.files import IMAGE_SUFFIXES
 from hiposeg_cli.inspection.findings import Diagnosis, Findings
 from hiposeg_cli.inspection.leaks import Duplicates, split_order
 from hiposeg_cli.inspection.raw_files import RawCheck, RawOutcome, RawTask
-from hiposeg_cli.inspection.reader_checks import checks_of, finding_of
+from hiposeg_cli.inspection.reader_checks import checks_of, finding_of, remark
 from hiposeg_cli.pool import Progress, Workers, mapped
+from hiposeg_cli.remarks import collected
 
 # Format, start of the preset's name, published number of images by split.
 _TOTALS: tuple[tuple[str, str, dict[str, int]], ...] = (
@@ -62,12 +63,13 @@ def check_raw(
     source = source.resolve()
     found.did("R1")
     try:
-        reader = open_reader(format_name, source, options)
-        facts |= {"hierarchy": reader.hierarchy.name, "overlap_rule": reader.overlap_rule}
-        items = reader.items()
+        with collected() as remarks:
+            reader = open_reader(format_name, source, options)
+            facts |= {"hierarchy": reader.hierarchy.name, "overlap_rule": reader.overlap_rule}
+            items = reader.items()
         require_unique_keys(items)
-        for fault in reader.faults:
-            found.add(finding_of(fault, layout=True))
+        found.extend(finding_of(fault, layout=True) for fault in reader.faults)
+        found.extend(remark(odd.where, odd.what) for odd in remarks)
     except DataError as error:
         if not source.is_dir():
             raise

@@ -6,13 +6,13 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from hiposeg_cli.errors import HiposegError
 from hiposeg_cli.formats.base import RawItem, Reader
+from hiposeg_cli.image_file import image_header
 from hiposeg_cli.inspection.findings import Finding
 from hiposeg_cli.inspection.reader_checks import finding_of, remark
 from hiposeg_cli.labelmap import TwoLevelMap, png_bytes
+from hiposeg_cli.remarks import collected
 
 COUNTS = ("n_objects", "overlap_px", "part_overlap_px", "uncovered_px")
 
@@ -67,15 +67,16 @@ class RawCheck:
         item = task.item
         source = self.reader.root / item.source
         where = source if source.exists() else item.image_path
-        raw = self.reader.read(item)
+        with collected() as remarks:
+            raw = self.reader.read(item)
         assert raw.photo is not None
         outcome.sha256 = raw.photo.sha256
         labels, tally = self.reader.lookup.encode_and_tally(raw.ids, where)
         labels.check(self.reader.hierarchy, where)
         outcome.counts = {"total": raw.ids.size, "ignore_px": tally.ignore_px, "coarse_only_px": tally.coarse_only_px}
         outcome.counts |= {name: getattr(raw, name) for name in COUNTS}
-        outcome.findings += [remark(item.image_path, words) for words in raw.photo.warnings]
-        outcome.findings += [remark(source, words) for words in raw.warnings[len(raw.photo.warnings) :]]
+        outcome.findings += [remark(found.where, found.what) for found in remarks]
+        outcome.findings += [remark(source, words) for words in raw.warnings]
         if tally.unknown_px:
             outcome.findings.append(remark(where, f"{tally.unknown_px} px of unknown labels ignored"))
         if tally.ignore_px == raw.ids.size:
@@ -86,9 +87,9 @@ class RawCheck:
     def _photo(self, path: Path, outcome: RawOutcome) -> None:
         """R6: format and mode of a photo that decodes."""
         try:
-            with Image.open(path) as image:
+            with image_header(path) as image:
                 outcome.kind = f"{image.format} {image.mode}"
-        except (OSError, ValueError, struct.error, Image.DecompressionBombError):  # read well a moment ago
+        except (OSError, ValueError, struct.error):  # read well a moment ago
             what = "changed while it was being read"
             outcome.findings.append(Finding("R8", str(path), what, "run again", "error"))
 

@@ -68,11 +68,12 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"unknown to the hierarchy|every pixel is ignore|unknown labels ignored|holds code|whole objects|label id \d+ is",
     ),
     ("R13", r"^unknown |unknown (part|object|category|label|class|shape_type)|could belong to|^class \d+ is not"),
-    ("R16", r"not class ids|bit grey PNG|which may alter ids|colou?r|no ADE20K mask|masks are RGB|are no ids"),
+    ("R16", r"not class ids|bit grey PNG|which may alter ids|colou?r|alpha of|no ADE20K mask|masks are RGB|are no ids"),
     ("R3", r"listed twice|in two splits"),
     ("R4", r"has no (image|photo|label|annotation)|missing|no such file|of the folders|in several folders|same (stem|name)"),
     ("R4", r"lists .*, (which is not in|but there is no)"),
 )
+_HARMLESS = r"unknown labels ignored|byte order mark|images have a part of"  # chosen, or of no consequence
 _CURES = {
     "R6": "check that photo and labels are turned the same way",
     "R12": "look at the annotation; the rest of the image is used",
@@ -103,7 +104,7 @@ def finding_of(error: HiposegError, *, layout: bool) -> Finding:
 def remark(where: object, words: str) -> Finding:
     """A reader's warning as a finding: something odd that was handled."""
     check = check_of(words, layout=False)
-    level: Severity = "note" if check == "R17" and "unknown labels" in words else "warning"
+    level: Severity = "note" if re.search(_HARMLESS, words) else "warning"
     return Finding(
         check, str(where), words, _CURES.get(check, "mend it at its source; the rest of the image is used"), level
     )

@@ -265,10 +265,12 @@ def _samples(overview: Overview) -> str:
 
 def _sample(overview: Overview, number: int) -> str:
     row, folder, hierarchy = overview.samples[number], overview.folder, overview.hierarchy
-    fine, coarse = (read_label_png(label_path(folder.root, level, row.split, row.key)) for level in ("fine", "coarse"))
+    with row.allowed():
+        fine, coarse = (read_label_png(label_path(folder.root, level, row.split, row.key)) for level in ("fine", "coarse"))
+        photo = read_rgb(folder.image_path(row))
     labels = TwoLevelMap(fine, coarse)
     labels.check_ids(hierarchy, label_path(folder.root, "fine", row.split, row.key))
-    shown = picture(read_rgb(folder.image_path(row)), labels, hierarchy.fine, hierarchy.coarse)
+    shown = picture(photo, labels, hierarchy.fine, hierarchy.coarse)
     panels = [
         _panel(number, shown, "", "photo", ()), _panel(number, shown, shown.fine, hierarchy.fine.name, shown.fine_classes),
         _panel(number, shown, shown.coarse, hierarchy.coarse.name, shown.coarse_classes),
