@@ -116,8 +116,8 @@ def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Generator[Batch,
                 raise batch
             yield batch
     finally:
-        # Left to the garbage collector (an error's traceback may hold the iterator) the processes would live on, and this one
-        # with them, since they ignore SIGTERM. Torch has no public way to end them.
+        # Left to the garbage collector (an error's traceback may hold the iterator) the processes would live on, and this
+        # one with them, since they ignore SIGTERM. Torch has no public way to end them.
         if loader.num_workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
