@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hiposeg_cli.labelmap import TwoLevelMap, largest_id, lift, read_label_png, 
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
+_LARGE_PX = 1_000_000  # label maps from this size on are compressed side by side
 STATE = ".state.jsonl"  # of an unfinished run; shards append their number
 
 
@@ -89,12 +91,15 @@ def write_labels(
     root: Path, split: str, key: str, labels: TwoLevelMap, instances: NDArray[np.uint16] | None = None
 ) -> dict[str, str]:
     """Write the label PNGs of one image; returns the sha256 of each as a `Row` names them."""
-    maps = {"fine": labels.fine, "coarse": labels.coarse, "inst": instances}
-    return {
-        f"{kind}_sha256": write_label_png(label_path(root, kind, split, key), map_)
-        for kind, map_ in maps.items()
-        if map_ is not None
-    }
+    maps = {"fine": labels.fine, "coarse": labels.coarse} | ({} if instances is None else {"inst": instances})
+
+    def write(kind: str) -> str:
+        return write_label_png(label_path(root, kind, split, key), maps[kind])
+
+    if labels.fine.size < _LARGE_PX:
+        return {f"{kind}_sha256": write(kind) for kind in maps}
+    with ThreadPoolExecutor(len(maps)) as pool:  # compression does not hold the interpreter's lock
+        return {f"{kind}_sha256": digest for kind, digest in zip(maps, pool.map(write, maps), strict=True)}
 
 
 @dataclass(frozen=True)

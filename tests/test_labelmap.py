@@ -8,6 +8,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from hiposeg_cli.labelmap import (
 )
 from hiposeg_cli.lookup import LookUp
 from hiposeg_cli.remarks import collected
+from hiposeg_cli.store import write_labels
 
 DTYPES = st.sampled_from([np.uint8, np.uint16])
 SEEDS = st.integers(0, 2**32 - 1)
@@ -102,8 +104,10 @@ def test_encode_agrees_with_looking_up_pixel_by_pixel(
 ) -> None:
     tree = _tree([0, 1, 1] + [0] * 300) if large else TOY
     raw = np.random.default_rng(seed).choice(list(targets), size=(5, 7)).astype(dtype)
-    encoded = LookUp(targets, tree).encode(raw, "x.png")
+    encoded, tally = LookUp(targets, tree).encode_and_tally(raw, "x.png")
     ignore = 65535 if large else 255
+    for counts, labels, void in ((tally.fine, encoded.fine, ignore), (tally.coarse, encoded.coarse, 255)):
+        assert counts == {i: n for i, n in Counter(labels.ravel().tolist()).items() if i != void}
     for y in range(5):
         for x in range(7):
             fine, coarse = targets[int(raw[y, x])]
@@ -529,3 +533,15 @@ def test_writing_makes_the_folder_and_replaces_the_file(tmp_path: Path) -> None:
     write_bytes_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
+
+
+def test_large_maps_are_written_like_small_ones(tmp_path: Path) -> None:
+    """They are compressed side by side."""
+    rng = np.random.default_rng(0)
+    maps = [np.repeat(rng.integers(0, 9, (1000, 10), dtype=np.uint8), 101, axis=1) for _ in range(2)]
+    instances = maps[0].astype(np.uint16) * 300
+    digests = write_labels(tmp_path, "train", "k", TwoLevelMap(maps[0], maps[1]), instances)
+    for kind, values in (("fine", maps[0]), ("coarse", maps[1]), ("inst", instances)):
+        written = (tmp_path / "labels" / kind / "train" / "k.png").read_bytes()
+        assert written == png_bytes(values)
+        assert digests[f"{kind}_sha256"] == hashlib.sha256(written).hexdigest()
