@@ -12,6 +12,7 @@ from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch, Output
+from hiposeg_cli.learn.losses import partial_cross_entropy
 from hiposeg_cli.learn.method import Progress
 from hiposeg_cli.learn.sampling import sample_pixels
 from hiposeg_cli.methods.flat import Flat, FlatOptions
@@ -94,8 +95,8 @@ def test_banks_fill_before_their_terms_begin() -> None:
     method = method_of()
     method.losses(batch_of(labels()), Features()(), Progress(0, 100))
     method.after_step()
-    assert method.fine_bank.seen.any()
-    assert method.coarse_bank.seen.any()
+    assert method.banks[0].seen.any()
+    assert method.banks[1].seen.any()
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_banks_receive_no_gradient_and_are_not_parameters() -> None:
         for name in method.state_dict()
         if name.startswith("head.") and "running" not in name and "num_batches" not in name
     }
-    assert method.fine_bank.vectors.grad is None
+    assert method.banks[0].vectors.grad is None
 
 
 def test_the_total_is_linear_in_each_weight() -> None:
@@ -231,6 +232,96 @@ def test_every_option_trains_on_ordinary_and_degenerate_crops(change: dict[str, 
         total.backward()
         method.after_step()
     assert default.isfinite()
+
+
+# -- other numbers of levels --------------------------------------------------------------------------------------------
+
+THREE = parse_hierarchy("""
+schema: hiposeg/hierarchy@1
+name: three
+levels: [part, object, kind]
+classes:
+  kind: [{name: ground}, {name: thing}]
+  object: [{name: sky, parent: ground}, {name: car, parent: thing}, {name: dog, parent: thing}]
+  part:
+    - {name: sky, parent: sky}
+    - {name: wheel, parent: car}
+    - {name: door, parent: car}
+    - {name: head, parent: dog}
+    - {name: leg, parent: dog}
+    - {name: tail, parent: dog}
+""")
+
+
+def by_hand(z: Tensor, target: Tensor, tau: float) -> Tensor:
+    """L_f from its equation, over the classes of one batch."""
+    prototypes = {int(k): torch.nn.functional.normalize(z[target == k].sum(0), dim=0) for k in target.unique()}
+    total = torch.zeros(())
+    for vector, own in zip(z, target.tolist(), strict=True):
+        scores = {k: torch.exp(-((vector - p) ** 2).sum() / tau) for k, p in prototypes.items()}
+        total = total - torch.log(scores[own] / sum(scores.values()))
+    return total / len(z)
+
+
+def test_terms_of_three_levels_are_the_equation_on_each() -> None:
+    options = replace(only(lambda_fh=1.0, lambda_fl=1.0), pixel_sampling="all", proj_layers=1)  # type: ignore[arg-type]
+    method, net, fine = method_of(options, THREE), Features(size=16), labels(size=16)
+    parts = method.losses(batch_of(fine), net(), END).parts
+    grid = fine[:, 2::4, 2::4].flatten()  # the pixel nearest to each cell's centre
+    z = torch.nn.functional.normalize(method.head(net.map.permute(0, 2, 3, 1).flatten(0, 2)), dim=1)
+    objects, kinds = torch.tensor([0, 1, 1, 2, 2, 2])[grid], torch.tensor([0, 1, 1, 1, 1, 1])[grid]
+    assert torch.allclose(parts["fl"], by_hand(z, grid, options.tau_fine), atol=1e-4)
+    assert torch.allclose(
+        parts["fh"], by_hand(z, objects, options.tau_coarse) + by_hand(z, kinds, options.tau_coarse), atol=1e-4
+    )
+
+
+def test_levels_start_one_after_the_other() -> None:
+    method, net, batch = method_of(hierarchy=THREE), Features(), batch_of(labels())
+    values = [method.losses(batch, net(), Progress(step, 1000)).parts.keys() for step in (74, 75, 149, 150, 225, 375)]
+    names = [" ".join(value) for value in values]
+    assert names == ["ce", "ce fh hh", "ce fh hh", "ce fh hh", "ce fh hh fl ll", "ce fh hh fl ll align"]
+    first, second = (method.losses(batch, net(), Progress(step, 1000)).parts["fh"] for step in (149, 150))
+    assert second > first, "the middle level joins half way between the coarsest and the finest"
+
+
+def test_flat_prototypes_know_no_parents() -> None:
+    options = replace(OPTIONS, levels="fine")
+    method, net, fine = method_of(options), Features(), labels()
+    parts = method.losses(batch_of(fine), net(), END).parts
+    assert list(parts) == ["ce", "fl", "ll"]
+    assert len(method.banks) == 1
+    for coarse in (torch.zeros_like(fine), torch.full_like(fine, 2)):
+        assert method_of(options).losses(batch_of(fine, coarse), net(), END).parts["fl"] == parts["fl"]
+
+
+# -- partial labels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden_rows", [0, 8, 32])
+def test_partial_cross_entropy_is_the_mean_of_single_pixels(hidden_rows: int) -> None:
+    fine = labels()
+    coarse = coarse_of(fine)
+    fine[:, :hidden_rows] = IGNORE
+    fine[:, -2:] = coarse[:, -2:] = IGNORE
+    logits = torch.randn(2, TREE.n_fine, 32, 32, generator=torch.Generator().manual_seed(3))
+    probability = logits.softmax(dim=1)
+    values = []
+    for image, y, x in (coarse != IGNORE).nonzero().tolist():
+        own = int(fine[image, y, x])
+        inside = [own] if own != IGNORE else TREE.children(int(coarse[image, y, x]))
+        values.append(-math.log(float(probability[image, inside, y, x].sum())))
+    loss = partial_cross_entropy(logits, fine, coarse, torch.from_numpy(TREE.parent))
+    assert math.isclose(float(loss), sum(values) / len(values), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("method", [Flat(TREE, 8, FlatOptions(partial_labels=True)), method_of()])
+def test_coarse_labels_alone_train_the_network(method: Flat | HiPoSeg) -> None:
+    fine, net = labels(), Features()
+    batch = replace(batch_of(torch.full_like(fine, IGNORE), coarse_of(fine)), partial=True)
+    method.losses(batch, net(), Progress(0, 100)).total.backward()
+    assert net.map.grad is not None
+    assert net.map.grad.abs().sum() > 0
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------------

@@ -21,12 +21,14 @@ class Batch:
     Attributes:
         image: (B, 3, H, W) uint8 RGB.
         fine, coarse: (B, H, W) int64, `labelmap.IGNORE` where unknown.
+        partial: whether some pixels have a coarse label and no fine one; known before the batch moves to a device.
     """
 
     image: Tensor
     fine: Tensor | None = None
     coarse: Tensor | None = None
     keys: tuple[str, ...] = ()
+    partial: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies from pinned memory do not block."""

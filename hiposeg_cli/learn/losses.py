@@ -30,6 +30,24 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return total / (target != IGNORE).sum().clamp(min=1)
 
 
+def partial_cross_entropy(logits: Tensor, fine: Tensor, coarse: Tensor, parent: Tensor) -> Tensor:
+    """L_ce where pixels may carry only a coarse label: for those, -log of the summed probability of its children.
+
+    Args:
+        logits: (B, F, H, W), any float type; computed in float32.
+        fine, coarse: (B, H, W) int64 with `IGNORE`; where fine is known, coarse is its parent.
+        parent: (F,) int64.
+    """
+    logits = logits.float()
+    total = F.cross_entropy(logits, fine, ignore_index=IGNORE, reduction="sum")
+    only = ((fine == IGNORE) & (coarse != IGNORE)).flatten().nonzero().squeeze(1)
+    scores = logits.permute(0, 2, 3, 1).flatten(0, 2)[only]
+    inside = parent[None, :] == coarse.flatten()[only][:, None]
+    summed = torch.logsumexp(scores.masked_fill(~inside, float("-inf")), dim=1)
+    total = total + (torch.logsumexp(scores, dim=1) - summed).sum()
+    return total / (coarse != IGNORE).sum().clamp(min=1)
+
+
 def pull(z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float) -> Tensor:
     """L_fh / L_fl: draw each pixel to its own prototype and away from the others.
 

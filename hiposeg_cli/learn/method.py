@@ -45,7 +45,8 @@ class Method(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Any]]
-    needs: ClassVar[frozenset[str]]
+    needs: frozenset[str]
+    """Levels of labels that reach the method: `fine`, `coarse`."""
 
     def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: Any) -> None:
         super().__init__()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.batch import Batch, Output, grid_labels
 from hiposeg_cli.learn.method import Progress
 
 PixelSampling = Literal["random", "hard", "all"]
@@ -41,3 +44,15 @@ def sample_pixels(
     first = torch.searchsorted(sorted_class, sorted_class)
     position = torch.arange(len(order), device=classes.device) - first
     return candidates[order[position < cap]]
+
+
+def balanced_cross_entropy(batch: Batch, output: Output, progress: Progress, *, cap: int) -> Tensor:
+    """Cross entropy of the network's scores over at most `cap` random pixels of each fine class, on its own grid.
+
+    Every class weighs about the same, however many pixels it covers.
+    """
+    assert batch.fine is not None
+    fine = grid_labels(batch.fine, output).flatten()
+    index = sample_pixels(fine, fine != IGNORE, None, cap=cap, how="random", progress=progress)
+    scores = output.logits.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
+    return F.cross_entropy(scores, fine[index], reduction="sum") / index.numel() if index.numel() else scores.sum()

@@ -1,17 +1,19 @@
-"""`hiposeg`: hierarchical prototype learning (HiPoSeg, ICLR 2026), for pixel labels on two levels.
+"""`hiposeg`: hierarchical prototype learning (HiPoSeg, ICLR 2026), for pixel labels on any number of levels.
 
 L = lambda_ce L_ce + lambda_fh L_fh + lambda_hh L_hh + lambda_fl L_fl + lambda_ll L_ll + lambda_align L_align
 
-The paper leaves questions open; each is an option here, with the reasons for its default in docs/fidelity.md. Head and
-banks exist in training only: inference is the plain network.
+L_fl and L_ll belong to the finest level, L_fh and L_hh to every level above it (summed; the paper has one). The paper
+leaves questions open; each is an option here, with the reasons for its default in docs/fidelity.md. Head and banks exist
+in training only: inference is the plain network.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,22 +21,29 @@ from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch, Output, grid_labels
-from hiposeg_cli.learn.losses import align_in, align_out, pixel_cross_entropy, pull, repel
+from hiposeg_cli.learn.losses import align_in, align_out, partial_cross_entropy, pixel_cross_entropy, pull, repel
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.prototypes import BatchPrototypes, PrototypeBank, balanced_parents, batch_prototypes, unit
-from hiposeg_cli.learn.sampling import PixelSampling, sample_pixels
+from hiposeg_cli.learn.sampling import PixelSampling, balanced_cross_entropy, sample_pixels
 
 
 @dataclass(frozen=True)
 class HiPoSegOptions:
-    """Open questions of the paper (A1..A18 of docs/fidelity.md) and the weights of its terms."""
+    """Open questions of the paper (A1..A18 of docs/fidelity.md), remedies, and the weights of its terms.
 
+    Attributes:
+        levels: banks on all levels, or flat prototypes on the finest only, without parents and alignment.
+        lambda_balanced: weight of a second cross entropy over `pixels_per_class` random pixels of each class.
+    """
+
+    levels: Literal["all", "fine"] = "all"
     lambda_ce: float = 1.0
     lambda_fh: float = 0.1
     lambda_hh: float = 0.01
     lambda_fl: float = 0.1
     lambda_ll: float = 0.01
     lambda_align: float = 0.1
+    lambda_balanced: float = 0.0
     tau_coarse: float = 0.1
     tau_fine: float = 0.05
     kappa: float = 0.1
@@ -64,81 +73,116 @@ class HiPoSegOptions:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The pixels of one batch taken into the prototype losses: embeddings and both labels (IGNORE where unknown)."""
+    """The pixels of one batch taken into the prototype losses.
+
+    Attributes:
+        z: (N, D) unit-length embeddings.
+        labels: (N,) ids on each level, finest first; IGNORE where unknown.
+    """
 
     z: Tensor
-    fine: Tensor
-    coarse: Tensor
+    labels: tuple[Tensor, ...]
 
 
 class HiPoSeg(Method):
-    """Both banks, all five prototype terms, the curriculum and the moving average; see the module's head."""
+    """A bank a level, all prototype terms, the curriculum and the moving average; see the module's head."""
 
     Options = HiPoSegOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"fine", "coarse"})
+    needs = frozenset({"fine", "coarse"})
     options: HiPoSegOptions
-    parent: Tensor
-    siblings: Tensor
-    has_sibling: Tensor
 
     def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: HiPoSegOptions) -> None:
         super().__init__(hierarchy, embedding_dim, options)
         _check(options)
-        parent = torch.from_numpy(hierarchy.parent)
-        siblings = parent[:, None] == parent[None, :]
-        self.register_buffer("parent", parent, persistent=False)
-        self.register_buffer("siblings", siblings, persistent=False)
-        self.register_buffer("has_sibling", siblings.sum(dim=1) > 1, persistent=False)
+        self.sizes = [len(level) for level in hierarchy.levels[: 1 if options.levels == "fine" else None]]
         self.head = _projection(embedding_dim, options.embed_dim, options.proj_layers)
-        self.fine_bank = self._bank(hierarchy.n_fine)
-        self.coarse_bank = self._bank(hierarchy.n_coarse)
-        self._pending: tuple[BatchPrototypes, BatchPrototypes] | None = None
+        self.banks = nn.ModuleList(
+            PrototypeBank(
+                size, options.embed_dim, momentum=options.ema_momentum, reference_count=options.ema_reference_count,
+                renormalise=options.renormalise,
+            )
+            for size in self.sizes
+        )  # fmt: skip
+        for depth in range(len(hierarchy.levels) - 1):
+            parent = torch.from_numpy(_parents(hierarchy, depth))
+            self.register_buffer(f"parent{depth}", parent, persistent=False)
+        self._pending: list[BatchPrototypes] | None = None
 
-    def _bank(self, n_classes: int) -> PrototypeBank:
-        o = self.options
-        return PrototypeBank(
-            n_classes, o.embed_dim, momentum=o.ema_momentum, reference_count=o.ema_reference_count, renormalise=o.renormalise
-        )
+    def _parent(self, depth: int) -> Tensor:
+        """(K,) int64: the id one level up of each class of `levels[depth]`."""
+        return self.get_buffer(f"parent{depth}")
+
+    def _siblings(self, depth: int) -> Tensor:
+        """(K, K) bool: classes of `levels[depth]` with one parent, each with itself."""
+        parent = self._parent(depth)
+        return parent[:, None] == parent[None, :]
+
+    def _bank(self, depth: int) -> PrototypeBank:
+        bank = self.banks[depth]
+        assert isinstance(bank, PrototypeBank)
+        return bank
 
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
         assert batch.fine is not None
         assert batch.coarse is not None
-        ce = pixel_cross_entropy(output.full_logits(), batch.fine)
-        total, parts = self.options.lambda_ce * ce, {"ce": ce.detach()}
+        o, logits = self.options, output.full_logits()
+        if batch.partial:
+            ce = partial_cross_entropy(logits, batch.fine, batch.coarse, self._parent(0))
+        else:
+            ce = pixel_cross_entropy(logits, batch.fine)
+        total, parts = o.lambda_ce * ce, {"ce": ce.detach()}
+        terms = {}
+        if o.lambda_balanced:
+            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=o.pixels_per_class)
         self._pending = None
-        if not any(weight for _, weight, _ in self._schedule()):
-            return LossTerms(total, parts)
-        with torch.autocast(output.embedding.device.type, enabled=False):
-            terms = self._prototype_terms(batch, output, progress)
-        for name, weight, _ in self._schedule():
-            if name in terms:
-                total = total + weight * terms[name]
-                parts[name] = terms[name].detach()
+        weights = self._weights()
+        if any(weights[name] for name in ("fh", "hh", "fl", "ll", "align")):
+            with torch.autocast(output.embedding.device.type, enabled=False):
+                terms |= self._prototype_terms(batch, output, progress)
+        for name, term in terms.items():
+            total = total + weights[name] * term
+            parts[name] = term.detach()
         return LossTerms(total, parts)
 
-    def _schedule(self) -> tuple[tuple[str, float, float], ...]:
-        """(term, weight, share of the run after which it is active)."""
+    def _weights(self) -> dict[str, float]:
         o = self.options
-        return (
-            ("fh", o.lambda_fh, o.start_coarse), ("hh", o.lambda_hh, o.start_coarse), ("fl", o.lambda_fl, o.start_fine),
-            ("ll", o.lambda_ll, o.start_fine), ("align", o.lambda_align, o.start_align),
-        )  # fmt: skip
+        above = len(self.sizes) > 1
+        return {
+            "fh": o.lambda_fh * above, "hh": o.lambda_hh * above, "fl": o.lambda_fl, "ll": o.lambda_ll,
+            "align": o.lambda_align * above, "balanced": o.lambda_balanced,
+        }  # fmt: skip
+
+    def _start(self, depth: int) -> float:
+        """Share of the run after which a level takes part: the coarsest first, evenly down to the finest."""
+        o, top = self.options, len(self.sizes) - 1
+        share = depth / top if top else 1.0
+        return share * o.start_coarse + (1 - share) * o.start_fine
 
     def _prototype_terms(self, batch: Batch, output: Output, progress: Progress) -> dict[str, Tensor]:
         """The active prototype terms; also leaves the batch's prototypes for the moving average."""
-        active = {name for name, weight, start in self._schedule() if weight and progress.reached(start)}
-        with torch.set_grad_enabled(bool(active) and torch.is_grad_enabled()):
+        weights = self._weights()
+        names = {depth: ("fl", "ll") if depth == 0 else ("fh", "hh") for depth in range(len(self.sizes))}
+        active = [
+            (name, depth) for depth, both in names.items() for name in both
+            if weights[name] and progress.reached(self._start(depth))
+        ]  # fmt: skip
+        aligns = bool(weights["align"]) and progress.reached(self.options.start_align)
+        with torch.set_grad_enabled(bool(active or aligns) and torch.is_grad_enabled()):
             pixels = self._pixels(batch, output, progress)
-        has_fine = pixels.fine != IGNORE
-        fine = batch_prototypes(pixels.z[has_fine], pixels.fine[has_fine], self.hierarchy.n_fine)
-        coarse = self._coarse_prototypes(pixels, fine)
-        self.fine_bank.initialise(fine)
-        self.coarse_bank.initialise(coarse)
+        prototypes = self._batch_prototypes(pixels)
+        for depth, found in enumerate(prototypes):
+            self._bank(depth).initialise(found)
         if self.options.update == "before":
-            self._update(fine, coarse)
+            self._update(prototypes)
         else:
-            self._pending = (fine, coarse)
-        return self._terms(active, pixels, fine, coarse)
+            self._pending = prototypes
+        terms: dict[str, Tensor] = {}
+        for name, depth in active:
+            term = self._pull(depth, pixels) if name in ("fl", "fh") else self._repel(depth, prototypes)
+            terms[name] = terms[name] + term if name in terms else term
+        if aligns:
+            terms["align"] = self._align(prototypes)
+        return {name: terms[name] for name in ("fh", "hh", "fl", "ll", "align") if name in terms}
 
     def _pixels(self, batch: Batch, output: Output, progress: Progress) -> _Pixels:
         """Sample labelled pixels on the network's grid and project their embeddings to unit length."""
@@ -149,13 +193,16 @@ class HiPoSeg(Method):
         wrong = None
         if o.pixel_sampling == "hard" or o.reliable_only:
             wrong = (output.logits.detach().argmax(dim=1).flatten() != fine) & (fine != IGNORE)
-        keep = coarse != IGNORE
+        keep = coarse != IGNORE if len(self.sizes) > 1 else fine != IGNORE
         if o.reliable_only and wrong is not None:
             keep = keep & ~wrong
         classes = torch.where(fine != IGNORE, fine, coarse + self.hierarchy.n_fine)
         index = sample_pixels(classes, keep, wrong, cap=o.pixels_per_class, how=o.pixel_sampling, progress=progress)
         features = output.embedding.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
-        return _Pixels(unit(self._project(features)), fine[index], coarse[index])
+        labels = [fine[index], coarse[index]][: len(self.sizes)]
+        for depth in range(1, len(self.sizes) - 1):
+            labels.append(torch.where(labels[-1] != IGNORE, self._parent(depth)[labels[-1]], IGNORE))
+        return _Pixels(unit(self._project(features)), tuple(labels))
 
     def _project(self, features: Tensor) -> Tensor:
         """(N, D0) -> (N, D); batch statistics need two pixels, so one or none goes through the running ones."""
@@ -167,78 +214,84 @@ class HiPoSeg(Method):
         self.head.train()
         return projected
 
-    def _coarse_prototypes(self, pixels: _Pixels, fine: BatchPrototypes) -> BatchPrototypes:
-        if self.options.parent_mean == "balanced":
-            return balanced_parents(fine, self.parent, self.hierarchy.n_coarse)
-        return batch_prototypes(pixels.z, pixels.coarse, self.hierarchy.n_coarse)
+    def _batch_prototypes(self, pixels: _Pixels) -> list[BatchPrototypes]:
+        """Prototypes of the batch on each level, finest first."""
+        found: list[BatchPrototypes] = []
+        for depth, size in enumerate(self.sizes):
+            if depth and self.options.parent_mean == "balanced":
+                found.append(balanced_parents(found[-1], self._parent(depth - 1), size))
+            else:
+                known = pixels.labels[depth] != IGNORE
+                found.append(batch_prototypes(pixels.z[known], pixels.labels[depth][known], size))
+        return found
 
-    def _terms(self, active: set[str], pixels: _Pixels, fine: BatchPrototypes, coarse: BatchPrototypes) -> dict[str, Tensor]:
-        o, terms = self.options, {}
-        blended = o.proto_in_loss == "blended"
-        if "fh" in active:
-            known = self.coarse_bank.seen[pixels.coarse]  # with balanced parents a coarse-only class has no prototype yet
-            terms["fh"] = pull(
-                pixels.z[known], pixels.coarse[known], self.coarse_bank.vectors, self.coarse_bank.seen, tau=o.tau_coarse
-            )
-        if "fl" in active:
-            terms["fl"] = self._fine_pull(pixels)
-        if active & {"hh", "align"}:
-            coarse_vectors = self.coarse_bank.in_loss(coarse, blended=blended)
-            everyone = self.coarse_bank.seen[None, :].expand(len(coarse_vectors), -1)
-            if "hh" in active:
-                terms["hh"] = repel(coarse_vectors, coarse.present, everyone, kappa=o.kappa, form=o.repulsion)
-        if active & {"ll", "align"}:
-            fine_vectors = self.fine_bank.in_loss(fine, blended=blended)
-            if "ll" in active:
-                others = self.fine_bank.seen[None, :].expand(len(fine_vectors), -1)
-                if o.fine_repulsion == "siblings":
-                    others = others & self.siblings
-                terms["ll"] = repel(fine_vectors, fine.present, others, kappa=o.kappa, form=o.repulsion)
-        if "align" in active:
-            terms["align"] = self._align(fine_vectors, coarse_vectors)
-        return terms
-
-    def _fine_pull(self, pixels: _Pixels) -> Tensor:
-        o, has_fine = self.options, pixels.fine != IGNORE
-        z, target, prototypes = pixels.z[has_fine], pixels.fine[has_fine], self.fine_bank.vectors
-        allowed: Tensor = self.fine_bank.seen
+    def _pull(self, depth: int, pixels: _Pixels) -> Tensor:
+        """L_fl on the finest level, L_fh above."""
+        o, bank = self.options, self._bank(depth)
+        known = pixels.labels[depth] != IGNORE
+        # With balanced parents a class seen only in coarse labels has no prototype yet.
+        known = known & bank.seen[pixels.labels[depth].clamp(min=0)]
+        z, target, prototypes = pixels.z[known], pixels.labels[depth][known], bank.vectors
+        if depth:
+            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse)
+        allowed: Tensor = bank.seen
         if o.fine_softmax != "all":
-            allowed = allowed[None, :] & self.siblings[target]
+            allowed = allowed[None, :] & self._siblings(0)[target]
         if o.fine_softmax == "residual":
-            base = self.coarse_bank.vectors
-            z, prototypes = unit(z - base[self.parent[target]]), unit(prototypes - base[self.parent])
+            base = self._bank(1).vectors
+            z, prototypes = unit(z - base[self._parent(0)[target]]), unit(prototypes - base[self._parent(0)])
         return pull(z, target, prototypes, allowed, tau=o.tau_fine)
 
-    def _align(self, fine_vectors: Tensor, coarse_vectors: Tensor) -> Tensor:
-        o = self.options
-        child = fine_vectors.detach() if o.align_stop == "child" else fine_vectors
-        above = coarse_vectors.detach() if o.align_stop == "parent" else coarse_vectors
-        pairs = self.fine_bank.seen & self.coarse_bank.seen[self.parent] & self.has_sibling
-        inner = align_in(
-            child, above[self.parent], pairs, sigma=o.sigma_in, distance=o.align_distance, reduction=o.align_reduction
-        )
-        return inner + align_out(
-            coarse_vectors, self.coarse_bank.seen, sigma=o.sigma_out, distance=o.align_distance, reduction=o.align_reduction
-        )
+    def _repel(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
+        """L_ll on the finest level, L_hh above."""
+        o, vectors = self.options, self._in_loss(depth, prototypes)
+        others = self._bank(depth).seen[None, :].expand(len(vectors), -1)
+        if depth == 0 and o.fine_repulsion == "siblings":
+            others = others & self._siblings(0)
+        return repel(vectors, prototypes[depth].present, others, kappa=o.kappa, form=o.repulsion)
+
+    def _in_loss(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
+        return self._bank(depth).in_loss(prototypes[depth], blended=self.options.proto_in_loss == "blended")
+
+    def _align(self, prototypes: list[BatchPrototypes]) -> Tensor:
+        """L_align: every class to its direct parent, the classes of each upper level apart; the mean over the levels."""
+        o, total = self.options, torch.zeros((), device=prototypes[0].vectors.device)
+        for depth in range(len(self.sizes) - 1):
+            child, above = self._in_loss(depth, prototypes), self._in_loss(depth + 1, prototypes)
+            parent, seen = self._parent(depth), self._bank(depth + 1).seen
+            pairs = self._bank(depth).seen & seen[parent] & (self._siblings(depth).sum(dim=1) > 1)
+            total = total + align_in(
+                child.detach() if o.align_stop == "child" else child,
+                (above.detach() if o.align_stop == "parent" else above)[parent],
+                pairs, sigma=o.sigma_in, distance=o.align_distance, reduction=o.align_reduction,
+            )  # fmt: skip
+            total = total + align_out(above, seen, sigma=o.sigma_out, distance=o.align_distance, reduction=o.align_reduction)
+        return total / (len(self.sizes) - 1)
 
     def after_step(self) -> None:
         if self._pending is not None:
-            self._update(*self._pending)
+            self._update(self._pending)
             self._pending = None
 
-    def _update(self, fine: BatchPrototypes, coarse: BatchPrototypes) -> None:
-        self.fine_bank.update(fine)
-        self.coarse_bank.update(coarse)
+    def _update(self, prototypes: list[BatchPrototypes]) -> None:
+        for depth, found in enumerate(prototypes):
+            self._bank(depth).update(found)
 
     def warnings(self) -> list[str]:
         bound = sibling_bound(self.options, self.hierarchy)
-        if bound >= 0.9 or self.options.fine_softmax == "residual":
+        if bound >= 0.9 or self.options.fine_softmax == "residual" or self.options.levels == "fine":
             return []
         return [
             f"siblings are squeezed: inside sigma_in = {self.options.sigma_in} the fine term can give the right one of "
             f"the largest family's children at most probability {bound:.2f} on average - lower tau_fine "
             f"({self.options.tau_fine}), or set align_distance=squared or fine_softmax=residual"
         ]
+
+
+def _parents(hierarchy: Hierarchy, depth: int) -> np.typing.NDArray[np.int64]:
+    """(K,) int64: the id on `levels[depth + 1]` of each class of `levels[depth]`."""
+    above = hierarchy.levels[depth + 1]
+    return np.array([above.find(node.parent or "") for node in hierarchy.levels[depth].nodes], dtype=np.int64)
 
 
 def sibling_bound(options: HiPoSegOptions, hierarchy: Hierarchy) -> float:
@@ -272,5 +325,7 @@ def _check(options: HiPoSegOptions) -> None:
     for name in ("embed_dim", "proj_layers", "pixels_per_class"):
         if getattr(options, name) < 1:
             raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose 1 or more")
+    if options.fine_softmax == "residual" and options.levels == "fine":
+        raise ConfigError("method.fine_softmax", "residuals need parents", "set method.levels=all, or another softmax")
     if not 0 <= options.ema_momentum <= 1:
         raise ConfigError("method.ema_momentum", f"is {options.ema_momentum}", "choose a value from 0 to 1")
