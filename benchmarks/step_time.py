@@ -15,9 +15,10 @@ from common import machine
 from hiposeg_cli.config import Layer
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
 from hiposeg_cli.learn.batch import Batch
+from hiposeg_cli.learn.device import pick_device
 from hiposeg_cli.learn.method import Progress
 from hiposeg_cli.learn.schedule import build_optimizer
-from hiposeg_cli.run import build_parts, pick_device, resolve_config
+from hiposeg_cli.run import build_parts, resolve_config
 
 
 def blocky_labels(batch: int, size: int, n_classes: int, cell: int = 16) -> torch.Tensor:

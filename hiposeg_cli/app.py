@@ -21,6 +21,7 @@ from hiposeg_cli.commands import (
     inspect,
     predict,
     prepare,
+    runs,
     train,
 )
 from hiposeg_cli.errors import HiposegError
@@ -96,6 +97,7 @@ app.command("inspect")(inspect.inspect)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.add_typer(runs.app, name="runs")
 app.command("export")(export.export)
 app.add_typer(hierarchy.app, name="hierarchy")
 app.command("doctor")(doctor.doctor)

@@ -85,4 +85,6 @@ BUILDERS = Registry(
         "text": "builders.text:text",
     },
 )
-METHODS = Registry("method", {"flat": "methods.flat:Flat", "hiposeg": "methods.hiposeg:HiPoSeg"})
+METHODS = Registry(
+    "method", {"flat": "methods.flat:Flat", "hiposeg": "methods.hiposeg:HiPoSeg", "hssn": "methods.hssn:HSSN"}
+)

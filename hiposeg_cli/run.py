@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from hiposeg_cli.config import Layer, build, defaults, dump, environment_layer, flatten, merge
 from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
-from hiposeg_cli.labelmap import LabelArray, write_bytes_atomic
+from hiposeg_cli.infer.model import weights_path
+from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn.augment import Augment, AugmentOptions
-from hiposeg_cli.learn.checkpoint import Checkpoint, apply_weights, load_weights
-from hiposeg_cli.learn.evaluate import segment
+from hiposeg_cli.learn.checkpoint import apply_weights, load_weights
+from hiposeg_cli.learn.device import pick_amp, pick_device
+from hiposeg_cli.learn.label_check import check_labels
 from hiposeg_cli.learn.loop import Silent, Trainer, Watcher
 from hiposeg_cli.learn.method import Method
 from hiposeg_cli.learn.schedule import OptimConfig
 from hiposeg_cli.nets.net import STRIDE_PX, SegmentationNet, build_net
 from hiposeg_cli.nets.weights import load_backbone
+from hiposeg_cli.plan import Device, Plan, plan
 from hiposeg_cli.registry import METHODS
-from hiposeg_cli.store import Dataset, open_dataset, sha256_file
+from hiposeg_cli.store import Dataset, open_dataset
 from hiposeg_cli.strict_yaml import load_yaml, plain
-
-logger = logging.getLogger(__name__)
 
 
 def _height_width(value: Any) -> Any:
@@ -61,7 +59,13 @@ class NetConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Training data and how it is shown; see `AugmentOptions`."""
+    """Training data and how it is shown; see `AugmentOptions`.
+
+    Attributes:
+        batch: images that go through the network at once; `optim.accumulate` of these make a step.
+        rare_class_sampling: temperature at which images are drawn by class, rare ones more often (0.01 in DAFormer);
+            0 shows every image once an epoch.
+    """
 
     path: str = ""
     size: int | None = None
@@ -71,11 +75,19 @@ class DataConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     jitter: float = 0.3
+    rare_class_sampling: float = 0.0
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Everything else about a run; `val_every` counts epochs."""
+    """Everything else about a run.
+
+    Attributes:
+        val_every: epochs from one validation to the next.
+        patience: validations without a better fine mIoU after which training stops; 0 never stops it.
+        compile: run the training pass through torch.compile, where this machine has a compiler.
+        tensorboard: also write the log as TensorBoard events (extra `tensorboard`).
+    """
 
     seed: int = 0
     device: str = "auto"
@@ -83,6 +95,9 @@ class LoopConfig:
     val_every: int = 5
     log_every: int = 10
     deterministic: bool = False
+    patience: int = 0
+    compile: bool = False
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,8 +117,8 @@ class RunConfig:
 _SECTIONS = {"net": NetConfig, "data": DataConfig, "optim": OptimConfig, "loop": LoopConfig}
 
 
-def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = ()) -> RunConfig:
-    """Merge defaults, configuration files, environment and the given layers (flags), later ones winning.
+def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = (), planned: Layer | None = None) -> RunConfig:
+    """Merge defaults, the plan for a dataset, configuration files, environment and the given layers, later ones winning.
 
     Raises: ConfigError naming the setting, its origin and the cure.
     """
@@ -120,7 +135,9 @@ def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = ()) -
     for layer in layers:
         for key in layer.values.keys() & (set(_all_method_keys()) - set(known)):
             raise ConfigError(layer.origin, f"{key!r} is no option of the method {method!r}", did_you_mean(key, own))
-    values, origins = merge([Layer("defaults", own | base), *_relevant(outer, known, method)], known)
+    values, origins = merge(
+        [Layer("defaults", own | base), *([planned] if planned else []), *_relevant(outer, known, method)], known
+    )
     config = RunConfig(
         method=method, options=build(options_class, values, "method", origins), values=values, origins=origins,
         net=build(NetConfig, values, "net", origins), data=build(DataConfig, values, "data", origins),
@@ -158,10 +175,11 @@ def _check(config: RunConfig) -> None:
         if side < STRIDE_PX or side % STRIDE_PX:
             nearest = max(STRIDE_PX, round(side / STRIDE_PX) * STRIDE_PX)
             raise ConfigError("--crop", f"{side} is not a multiple of {STRIDE_PX}", f"try {nearest}")
-    for key in ("data.batch", "optim.lr", "loop.val_every", "loop.log_every"):
+    for key in ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.log_every"):
         if config.values[key] is None or float(config.values[key]) <= 0:
             raise ConfigError(key, f"is {config.values[key]}", "choose a value above 0")
-    for key in ("data.workers", "optim.iterations", "loop.seed", "optim.clip_norm", "optim.warmup"):
+    for key in ("data.workers", "data.rare_class_sampling", "optim.iterations", "optim.clip_norm", "optim.warmup",
+                "optim.weight_average", "loop.seed", "loop.patience"):  # fmt: skip
         if float(config.values[key]) < 0:
             raise ConfigError(key, f"is {config.values[key]}", "choose 0 or more")
     if config.data.size is not None and config.data.size < STRIDE_PX:
@@ -170,39 +188,19 @@ def _check(config: RunConfig) -> None:
         raise ConfigError("--batch", "is 1, but batch normalisation needs two images", "use 2 or more")
     if config.optim.epochs <= 0 and config.optim.iterations <= 0:
         raise ConfigError("--epochs", f"is {config.optim.epochs}", "train for at least one epoch")
+    if config.optim.weight_average >= 1:
+        raise ConfigError(
+            "optim.weight_average", f"is {config.optim.weight_average}", "choose a decay below 1, or 0 for none"
+        )
     if not 0 < config.data.scale[0] <= config.data.scale[1]:
         raise ConfigError("data.scale", f"is {config.data.scale}", "give a range such as [0.5, 2.0]")
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's GPU, then the CPU. Raises ConfigError for a device this machine lacks."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"--device {name}", f"this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--device mps", "is not available here", "use --device cpu")
-    return device
-
-
-def pick_amp(name: str, device: torch.device) -> torch.dtype | None:
-    """Autocast type; `auto` is bf16 on CUDA devices that have it, else none."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
 RUN_FILES = (
-    "config.yaml", "env.json", "hierarchy.yaml", "metrics.jsonl", "results.csv", "state.safetensors",
+    "config.yaml", "env.json", "eval.json", "hierarchy.yaml", "metrics.jsonl", "results.csv", "state.safetensors",
     "weights/best.safetensors", "weights/last.safetensors",
 )  # fmt: skip
 
@@ -241,6 +239,22 @@ def open_training_data(config: RunConfig) -> Dataset:
     return dataset
 
 
+def plan_run(config: RunConfig) -> Plan:
+    """What the dataset and this machine suggest for the settings that nobody chose."""
+    sections: dict[str, Any] = {"net": config.net, "data": config.data, "optim": config.optim, "loop": config.loop}
+    typed = flatten({name: asdict(section) for name, section in sections.items()})
+    chosen = {key: typed[key] for key, origin in config.origins.items() if origin != "defaults" and key in typed}
+    device = pick_device(config.loop.device)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return plan(
+        open_training_data(config),
+        device=cast(Device, device.type),
+        cores=os.cpu_count() or 1,
+        gpu_bytes=memory,
+        chosen=chosen,
+    )
+
+
 def make_trainer(
     config: RunConfig, run_dir: Path, *, init: Path | None = None, resuming: bool = False,
     watcher: Watcher | None = None, stop: Callable[[], int | None] = lambda: None,
@@ -252,7 +266,8 @@ def make_trainer(
     torch.use_deterministic_algorithms(config.loop.deterministic, warn_only=True)
     dataset = open_training_data(config)
     built = build_parts(config, dataset.hierarchy, init, pretrained=not resuming)
-    data = config.data
+    about_labels = check_labels(dataset, built.method.needs)
+    data, loop = config.data, config.loop
     augment = Augment(
         AugmentOptions(crop=data.crop, size=data.size, scale=data.scale, flip=data.flip, jitter=data.jitter),
         dataset.hierarchy,
@@ -263,16 +278,18 @@ def make_trainer(
     }  # fmt: skip
     trainer = Trainer(
         built.net, built.method, dataset, augment, config.optim, run_dir, about, batch=data.batch, workers=data.workers,
-        seed=config.loop.seed, val_every=config.loop.val_every, log_every=config.loop.log_every, device=device,
-        amp=pick_amp(config.loop.amp, device), watcher=watcher or Silent(), stop=stop,
+        seed=loop.seed, val_every=loop.val_every, log_every=loop.log_every, patience=loop.patience,
+        rare_class_sampling=data.rare_class_sampling, compiled=loop.compile, tensorboard=loop.tensorboard, device=device,
+        amp=pick_amp(loop.amp, device), watcher=watcher or Silent(), stop=stop,
     )  # fmt: skip
-    return trainer, built
+    warnings = [*built.warnings, *about_labels, *([trainer.warning] if trainer.warning else [])]
+    return trainer, replace(built, warnings=warnings)
 
 
 def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> None:
     """config.yaml, env.json and hierarchy.yaml of a new run; files of an older one in this folder are removed first."""
-    for name in RUN_FILES:
-        (run_dir / name).unlink(missing_ok=True)
+    for path in (*(run_dir / name for name in RUN_FILES), *(run_dir / "tensorboard").glob("events.out.tfevents.*")):
+        path.unlink(missing_ok=True)
     packages = ("hiposeg-cli", "torch", "timm", "segmentation-models-pytorch", "numpy", "pillow")
     env = {
         "python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
@@ -309,56 +326,3 @@ def new_run_dir(base: Path, name: str) -> Path:
             number += 1
         else:
             return folder
-
-
-# -- inference ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained network, ready for photos."""
-
-    net: SegmentationNet
-    checkpoint: Checkpoint
-    device: torch.device
-    amp: torch.dtype | None
-
-    @property
-    def hierarchy(self) -> Hierarchy:
-        return self.checkpoint.hierarchy
-
-    @property
-    def identity(self) -> str:
-        """Names weights and input size, so that results are never mixed."""
-        return f"{sha256_file(self.checkpoint.path)}-{self.checkpoint.about['size'] or 'unscaled'}"
-
-    def segment(self, image: NDArray[np.uint8]) -> LabelArray:
-        """(H, W, 3) uint8 photo -> (H, W) fine ids."""
-        return segment(self.net, image, size=self.checkpoint.about["size"], device=self.device, amp=self.amp)
-
-
-def weights_path(run: Path, which: str = "best") -> Path:
-    """The weights file behind a run folder or a .safetensors path."""
-    if run.suffix == ".safetensors":
-        return run
-    if not run.is_dir():
-        raise DataError(run, "no such run", "name a run folder or a .safetensors file")
-    return run / "weights" / f"{which}.safetensors"
-
-
-def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model:
-    """Rebuild a run's network from its weights file alone; it computes in the precision it was trained with."""
-    checkpoint = load_weights(weights_path(run, which))
-    about = checkpoint.about
-    net = build_net(about["architecture"], about["backbone"], checkpoint.hierarchy.n_fine)
-    apply_weights(net, checkpoint)
-    picked = pick_device(device)
-    logger.info("%s: %s over %s, step %s", checkpoint.path, about["architecture"], about["backbone"], about["step"])
-    return Model(net.to(picked).eval(), checkpoint, picked, pick_amp(about["amp"], picked))
-
-
-def with_size(model: Model, size: int | None) -> Model:
-    """The same model looking at photos of another size (long side in px)."""
-    if size is None:
-        return model
-    return replace(model, checkpoint=replace(model.checkpoint, about={**model.checkpoint.about, "size": size}))

@@ -128,6 +128,93 @@ def test_results_of_other_photos_and_other_sizes_are_not_mixed(world: Path, tmp_
     assert (again["done"], again["skipped"]) == (0, inside["done"])
 
 
+def ids(path: Path) -> Any:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.slow
+def test_eval_under_each_decoding_rule(world: Path) -> None:
+    leaf = data_of(run("eval", world / "run", world / "data", "--json"))
+    assert (leaf["decode"], leaf["confidence"], leaf["protocol"]) == ("leaf", None, "merged")
+    assert (
+        "protocol merged (coarse = parent of the predicted fine class), decode leaf,"
+        in run("eval", world / "run", world / "data").stdout
+    )
+    for rule in ("top-down", "path-sum"):
+        scores = data_of(run("eval", world / "run", world / "data", "--decode", rule, "--json"))
+        assert (scores["decode"], scores["protocol"]) == (rule, "merged")
+        assert "merged" not in scores
+    csv_path = world / "sum.csv"
+    answer = run("eval", world / "run", world / "data", "--decode", "sum", "--json", "--csv", csv_path)
+    scores = data_of(answer)
+    assert scores["protocol"] == "own"
+    assert scores["levels"]["fine"] == leaf["levels"]["fine"]
+    assert scores["merged"]["coarse"] == leaf["levels"]["coarse"]  # its fine map is the leaf rule's
+    assert 0 <= scores["consistency"]["coarse"] <= 1
+    lines = csv_path.read_text().splitlines()
+    assert lines[0].endswith(",protocol")
+    assert [line.rsplit(",")[-1] for line in lines[1:]] == ["own"] * 27 + ["merged"] * 7
+    text = run("eval", world / "run", world / "data", "--decode", "sum", "--per-class").stdout
+    for word in ("protocol own", "decode sum", "coarse own: mIoU", "coarse merged: mIoU", "merged IoU", "class: coarse "):
+        assert word in text
+
+
+@pytest.mark.slow
+def test_eval_of_back_off_is_a_curve_or_one_of_its_points(world: Path) -> None:
+    leaf = data_of(run("eval", world / "run", world / "data", "--json"))
+    csv_path = world / "curve.csv"
+    curve = data_of(run("eval", world / "run", world / "data", "--decode", "back-off", "--json", "--csv", csv_path))
+    assert curve["levels"] == leaf["levels"]
+    thresholds = [point["threshold"] for point in curve["curve"]]
+    assert thresholds[0] == 0
+    assert thresholds == sorted(thresholds)
+    assert curve["curve"][0]["accuracy"] == leaf["levels"]["fine"]["pixel_accuracy"]
+    assert curve["curve"][0]["levels"]["fine"]["share"] == 1
+    lines = csv_path.read_text().splitlines()
+    assert lines[0].endswith(",threshold,share")
+    assert len(lines) == 1 + 20 + 7 + 3 * len(thresholds)
+    point = curve["curve"][2]
+    one = data_of(
+        run("eval", world / "run", world / "data", "--decode", "back-off", "--confidence", point["threshold"], "--json")
+    )
+    assert one["curve"] == [point]
+    assert (one["protocol"], one["confidence"]) == ("own", point["threshold"])
+    assert one["consistency"]["coarse"] in (1, None)
+    text = run("eval", world / "run", world / "data", "--decode", "back-off").stdout
+    for word in ("accuracy of what is said", "said as fine", "0.99", "decode back-off"):
+        assert word in text
+
+
+@pytest.mark.slow
+def test_predictions_by_different_rules_are_not_mixed(world: Path, tmp_path: Path) -> None:
+    photo, out = world / "raw" / "JPEGImages" / "demo_000000.jpg", tmp_path / "out"
+    rule = ("--decode", "back-off", "--confidence", 0.3)
+    answer = data_of(run("predict", world / "run", photo, "--out", out, *rule, "--json"))
+    assert (answer["done"], answer["decode"], answer["confidence"]) == (1, "back-off", 0.3)
+    assert data_of(run("predict", world / "run", photo, "--out", out, *rule, "--json"))["skipped"] == 1
+    for other in ((), ("--decode", "sum"), ("--decode", "back-off", "--confidence", 0.2)):
+        refused(run("predict", world / "run", photo, "--out", out, *other), "decoding rule", "--overwrite")
+    assert run("predict", world / "run", photo, "--out", tmp_path / "leaf").exit_code == 0
+    fine, coarse = ids(out / "fine/demo_000000.png"), ids(out / "coarse/demo_000000.png")
+    leaf = ids(tmp_path / "leaf/fine/demo_000000.png")
+    assert np.array_equal(fine[fine != 255], leaf[fine != 255])
+    whole = ids(tmp_path / "leaf/coarse/demo_000000.png")
+    assert np.array_equal(coarse[coarse != 255], whole[coarse != 255])
+    assert (coarse[fine != 255] != 255).all()
+    assert (fine == 255).any()
+
+
+@pytest.mark.slow
+def test_wrong_decoding_options_are_one_line(world: Path, tmp_path: Path) -> None:
+    photo = world / "raw" / "JPEGImages" / "demo_000000.jpg"
+    for command in (["eval", world / "run", world / "data"], ["predict", world / "run", photo, "--out", tmp_path / "o"]):
+        refused(run(*command, "--decode", "topdown"), "--decode topdown", "did you mean 'top-down'")
+        refused(run(*command, "--decode", "back-off", "--confidence", 7), "--confidence 7", "between 0 and 1")
+        refused(run(*command, "--confidence", 0.7), "--confidence 0.7", "--decode back-off")
+    refused(run(*command, "--decode", "back-off"), "--decode back-off", "--confidence")
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.slow
 def test_overwrite_replaces_a_run_and_nothing_else(world: Path, tmp_path: Path) -> None:
     options = ["--net", "fpn", "--crop", 64, "--batch", 2, "--iterations", 1, "--workers", 0, "--overwrite"]

@@ -37,13 +37,15 @@ ALLOWED = {
     "locks": set(),
     "convert": DATA | {"pool", "writer"},
     "inspection": LABELS | {"store", "graph", "formats", "convert", "pool", "inspection"},
-    "report": DATA | {"report", "inspection"},
+    "report": DATA | {"report", "inspection", "runs"},
+    "runs": DATA | {"config", "inspection"},
+    "plan": DATA | {"config"},
     "demo": LABELS | {"demo"},
     "learn": DATA | {"learn"},
     "nets": DATA | {"learn", "nets"},
     "methods": DATA | {"learn", "methods"},
-    "infer": DATA | {"learn", "infer", "report"},
-    "run": DATA | {"config", "learn", "nets", "methods", "infer"},
+    "infer": DATA | {"learn", "nets", "infer", "report"},
+    "run": DATA | {"config", "learn", "nets", "methods", "infer", "plan"},
 }
 NUMPY_RING = BASE | {
     "config",
@@ -66,6 +68,8 @@ NUMPY_RING = BASE | {
     "convert",
     "inspection",
     "report",
+    "runs",
+    "plan",
     "demo",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level
 from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, ignore_value, label_dtype, lift
-from hiposeg_cli.metrics import Absent, Confusion, mistake_severity, score, summarize
+from hiposeg_cli.metrics import Absent, BackOffCurve, Confusion, mistake_severity, score, summarize
 
 SEEDS = st.integers(0, 2**32 - 1)
 VOID = 255
@@ -325,6 +326,172 @@ def test_renumbering_the_classes_changes_no_score(tree: Hierarchy, seed: int) ->
         np.testing.assert_array_equal(old.iou, [by_name[name] for name in old.level.names])
         np.testing.assert_equal(old.pixel_accuracy, new.pixel_accuracy)
     np.testing.assert_equal(mistake_severity(before), mistake_severity(after))
+
+
+# -- maps of the levels above ------------------------------------------------------------------------------------------
+
+
+def _random_above(tree: Hierarchy, rng: np.random.Generator, shape: tuple[int, int]) -> list[LabelArray]:
+    """Maps of the levels above that have nothing to do with any fine map, with void."""
+    return [rng.choice([*range(len(level)), VOID], shape).astype(np.uint8) for level in tree.levels[1:]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, SEEDS)
+def test_own_maps_are_counted_as_a_loop_over_pixels_does(shape: str, seed: int) -> None:
+    tree, rng = TREES[shape], np.random.default_rng(seed)
+    truth, predicted = _random_image(tree, rng)
+    above = _random_above(tree, rng, truth.shape)
+    merged, own = Confusion(tree), Confusion(tree)
+    merged.add(truth, predicted)
+    own.add(truth, predicted, above=above)
+    for depth in range(len(tree.levels)):
+        assert np.array_equal(own.matrix(depth), merged.matrix(depth))  # the fold is of the fine map, as ever
+    assert np.array_equal(own.own_matrix(0), merged.matrix(0))
+    chains = {_names(tree, k)[1]: _names(tree, k) for k in range(tree.n_fine)}
+    void = ignore_value(predicted.dtype)
+    for depth, (level, labels) in enumerate(zip(tree.levels[1:], above, strict=True), start=1):
+        expected, said, agreeing = np.zeros((len(level), len(level) + 1), dtype=np.int64), 0, 0
+        for c, p, a in zip(truth.coarse.ravel().tolist(), predicted.ravel().tolist(), labels.ravel().tolist(), strict=True):
+            if c != 255:
+                expected[level.names.index(chains[f"c{c}"][depth]), len(level) if a == VOID else a] += 1
+                said += p != void
+                agreeing += p != void and a != VOID and level.names[a] == _names(tree, p)[depth]
+        assert np.array_equal(own.own_matrix(depth), expected)
+        np.testing.assert_equal(own.consistency(depth), agreeing / said if said else math.nan)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, SEEDS)
+def test_own_maps_that_are_the_ancestors_score_as_merged(shape: str, seed: int) -> None:
+    tree, rng = TREES[shape], np.random.default_rng(seed)
+    truth, predicted = _random_image(tree, rng)
+    predicted[predicted == ignore_value(predicted.dtype)] = 0
+    above = [tree.ancestors(depth)[predicted].astype(np.uint8) for depth in range(1, len(tree.levels))]
+    confusion = Confusion(tree)
+    confusion.add(truth, predicted, above=above)
+    for depth in range(1, len(tree.levels)):
+        assert np.array_equal(confusion.own_matrix(depth), confusion.matrix(depth))
+        assert confusion.consistency(depth) == 1 or math.isnan(confusion.consistency(depth))
+    assert not confusion.withholds
+
+
+@settings(max_examples=20, deadline=None)
+@given(SHAPES, SEEDS, st.integers(0, 3))
+def test_own_counts_add_up_over_processes(shape: str, seed: int, cut: int) -> None:
+    tree, rng = TREES[shape], np.random.default_rng(seed)
+    whole, first, second = Confusion(tree), Confusion(tree), Confusion(tree)
+    for n in range(3):
+        truth, predicted = _random_image(tree, rng)
+        above = _random_above(tree, rng, truth.shape)
+        for confusion in (whole, first if n < cut else second):
+            confusion.add(truth, predicted, above=above)
+    theirs = [matrix.copy() for matrix in (*second.own, *second.joint)]
+    first.merge(second)
+    first.merge(Confusion(tree))
+    assert all(np.array_equal(a, b) for a, b in zip((*first.own, *first.joint), (*whole.own, *whole.joint), strict=True))
+    first.add(truth, predicted, above=above)
+    assert all(np.array_equal(a, b) for a, b in zip((*second.own, *second.joint), theirs, strict=True))
+
+
+def test_an_unknown_id_or_size_of_an_own_map_is_refused_before_anything_is_counted() -> None:
+    truth, confusion = TwoLevelMap(np.zeros((1, 3), np.uint8), np.zeros((1, 3), np.uint8)), Confusion(TOY)
+    with pytest.raises(DataError, match=r"a\.png: predicted id 3 on 1 pixels; the hierarchy has 3 coarse classes"):
+        confusion.add(truth, truth.fine, "a.png", [np.array([[0, 3, 1]], np.uint8)])
+    with pytest.raises(DataError, match=r"a\.png: prediction is \(3, 1\), truth is \(1, 3\)"):
+        confusion.add(truth, truth.fine, "a.png", [np.zeros((3, 1), np.uint8)])
+    assert confusion.counts.sum() == confusion.n_images == 0
+
+
+def test_summary_of_own_maps_by_hand() -> None:
+    # Truth f0 f1 f1 f3; fine said f0 f1 f3 f3, coarse said c0 c0 c1 c2.
+    truth = np.array([[0, 1, 1, 3]], np.uint8)
+    confusion = Confusion(TOY)
+    confusion.add(
+        TwoLevelMap(truth, lift(truth, TOY)), np.array([[0, 1, 3, 3]], np.uint8), above=[np.array([[0, 0, 1, 2]], np.uint8)]
+    )
+    summary = summarize(confusion)
+    assert summary["protocol"] == "own"
+    assert [entry["iou"] for entry in summary["levels"]["coarse"]["classes"]] == [1 / 2, 1 / 2, 1]
+    assert [entry["iou"] for entry in summary["merged"]["coarse"]["classes"]] == [1, 1 / 2, 1 / 2]
+    assert summary["consistency"] == {"coarse": 2 / 4}
+    assert list(summary["merged"]) == ["coarse"]
+    assert summary["mistake_severity"] == 2
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_withheld_fine_class_is_a_miss_there_and_nothing_wrong_above() -> None:
+    truth = np.array([[1, 1, 3]], np.uint8)
+    confusion = Confusion(TOY)
+    confusion.add(
+        TwoLevelMap(truth, lift(truth, TOY)), np.array([[1, VOID, 3]], np.uint8), above=[np.array([[1, 1, 2]], np.uint8)]
+    )
+    summary = summarize(confusion)
+    assert summary["levels"]["fine"]["classes"][1]["iou"] == 1 / 2
+    assert summary["levels"]["coarse"]["miou"] == 1
+    assert summary["consistency"] == {"coarse": 1}
+    assert summary["mistake_severity"] is None
+    assert confusion.withholds
+
+
+# -- back-off over thresholds ------------------------------------------------------------------------------------------
+
+
+def test_curve_by_hand() -> None:
+    # Five pixels, the last without a fine label. Truth f1 f1 f0 f3; best leaves f1 f2 f1 f3.
+    truth = TwoLevelMap(np.array([[1, 1, 0, 3, 255]], np.uint8), np.array([[1, 1, 0, 2, 1]], np.uint8))
+    ids: list[LabelArray] = [np.array([[1, 2, 1, 3, 1]], np.uint8), np.array([[1, 1, 1, 2, 1]], np.uint8)]
+    probabilities = [np.array([p], np.float32) for p in ([0.9, 0.4, 0.3, 0.5, 0.9], [0.95, 0.8, 0.6, 0.5, 0.9])]
+    curve = BackOffCurve(TOY, [0.9, 0.0, 0.5, 1.0])
+    curve.add(truth, ids, probabilities)
+    nothing, half, most, all_ = (curve.points()[k] for k in (3, 1, 2, 0))
+    assert all_ == {
+        "threshold": 0.0, "accuracy": 2 / 4, "coverage": 1, "mean_depth": 2,
+        "levels": {"fine": {"share": 1, "accuracy": 2 / 4}, "coarse": {"share": 0, "accuracy": None}},
+    }  # fmt: skip
+    assert half == {  # fine: f1 right, f3 right; coarse: c1 right, c1 wrong
+        "threshold": 0.5, "accuracy": 3 / 4, "coverage": 1, "mean_depth": (2 + 1 + 1 + 2) / 4,
+        "levels": {"fine": {"share": 1 / 2, "accuracy": 1}, "coarse": {"share": 1 / 2, "accuracy": 1 / 2}},
+    }  # fmt: skip
+    assert (most["threshold"], most["accuracy"], most["coverage"], most["mean_depth"]) == (0.9, 1, 1 / 4, 2 / 4)
+    assert nothing["accuracy"] is None
+    assert (nothing["coverage"], nothing["mean_depth"]) == (0, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, SEEDS, st.lists(st.floats(0, 1), min_size=1, max_size=4))
+def test_curve_agrees_with_a_loop_over_pixels_and_says_more_at_lower_thresholds(
+    shape: str, seed: int, thresholds: list[float]
+) -> None:
+    tree, rng = TREES[shape], np.random.default_rng(seed)
+    curve = BackOffCurve(tree, thresholds)
+    pixels = []
+    for _ in range(2):
+        truth, _predicted = _random_image(tree, rng)
+        leaf = rng.integers(0, tree.n_fine, truth.shape)
+        ids = [tree.ancestors(depth)[leaf].astype(label_dtype(len(level))) for depth, level in enumerate(tree.levels)]
+        probabilities = np.sort(
+            rng.choice([*thresholds, *rng.random(5)], (len(ids), *truth.shape)).astype(np.float32), axis=0
+        )
+        curve.add(truth, ids, list(probabilities))
+        for y, x in np.argwhere(truth.fine != ignore_value(truth.fine.dtype)).tolist():
+            pixels.append((int(truth.fine[y, x]), int(leaf[y, x]), probabilities[:, y, x].tolist()))
+    points = curve.points()
+    assert [point["threshold"] for point in points] == sorted(thresholds)
+    for point in points:
+        said, right = [0] * len(tree.levels), 0
+        for fine, leaf_id, chain in pixels:
+            reached = [depth for depth, p in enumerate(chain) if p >= np.float32(point["threshold"])]
+            if reached:
+                said[reached[0]] += 1
+                right += _names(tree, fine)[reached[0]] == _names(tree, leaf_id)[reached[0]]
+        assert point["accuracy"] == (right / sum(said) if sum(said) else None)
+        assert point["coverage"] == (sum(said) / len(pixels) if pixels else None)
+        assert [level["share"] for level in point["levels"].values()] == [n / len(pixels) if pixels else None for n in said]
+    for low, high in pairwise(points):
+        if pixels:
+            assert low["coverage"] >= high["coverage"]
+            assert low["levels"]["fine"]["share"] >= high["levels"]["fine"]["share"]
 
 
 # -- mistake severity --------------------------------------------------------------------------------------------------

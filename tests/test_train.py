@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from hiposeg_cli.app import app
+from hiposeg_cli.commands.train import TrainingView
 from hiposeg_cli.config import Layer
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError
+from hiposeg_cli.infer.model import load_model
 from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import load_weights
 from hiposeg_cli.learn.data import StepSampler, TrainSet, collate
 from hiposeg_cli.learn.evaluate import evaluate
 from hiposeg_cli.learn.loop import Interrupted, Trainer
-from hiposeg_cli.metrics import score
-from hiposeg_cli.run import load_model, make_trainer, resolve_config, write_run_files
+from hiposeg_cli.learn.method import Progress
+from hiposeg_cli.metrics import none_if_nan, score
+from hiposeg_cli.run import make_trainer, resolve_config, write_run_files
 from hiposeg_cli.store import open_dataset
 
 HIERARCHY = """
@@ -94,7 +101,7 @@ def resumed(run_dir: Path) -> Trainer:
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    parts = {"net": trainer.net, "method": trainer.method}
+    parts = {"net": trainer.net, "method": trainer.method} | ({"average": trainer.average} if trainer.average else {})
     return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
 
 
@@ -109,25 +116,49 @@ def test_resume_equals_the_straight_run_bit_for_bit(squares: Path, tmp_path: Pat
     straight = trainer_of(squares, tmp_path / "straight", optim__optimizer=optimizer)
     straight.run()
     broken = trainer_of(squares, tmp_path / "broken", optim__optimizer=optimizer)
+    require_equal_runs(straight, broken_and_resumed(broken, stop_at))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_resume_is_exact_with_accumulation_weight_average_patience_and_rare_classes(
+    squares: Path, tmp_path: Path, stop_at: int
+) -> None:
+    settings = {
+        "data__batch": 2, "optim__accumulate": 2, "optim__weight_average": 0.99, "loop__patience": 50,
+        "data__rare_class_sampling": 0.1,
+    }  # fmt: skip
+    straight = trainer_of(squares, tmp_path / "straight", **settings)
+    straight.run()
+    broken = trainer_of(squares, tmp_path / "broken", **settings)
+    require_equal_runs(straight, broken_and_resumed(broken, stop_at))
+
+
+def broken_and_resumed(broken: Trainer, stop_at: int) -> Trainer:
+    """The trainer that ends a run that was stopped after a step."""
     broken.stop = lambda: signal.SIGTERM if broken.progress["step"] == stop_at else None
     with pytest.raises(Interrupted):
         broken.run()
-    second = resumed(tmp_path / "broken")
+    second = resumed(broken.run_dir)
     assert second.progress["step"] == stop_at
     second.run()
-    mine, theirs = state_of(straight), state_of(second)
+    return second
+
+
+def require_equal_runs(one: Trainer, other: Trainer) -> None:
+    """Equal to the bit: everything trained, the saved weights, the logged losses and scores."""
+    mine, theirs = state_of(one), state_of(other)
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         assert torch.equal(tensor, theirs[name]), name
     for which in ("best", "last"):
-        a = (tmp_path / "straight" / "weights" / f"{which}.safetensors").read_bytes()
-        assert a == (tmp_path / "broken" / "weights" / f"{which}.safetensors").read_bytes()
+        file = Path("weights") / f"{which}.safetensors"
+        assert (one.run_dir / file).read_bytes() == (other.run_dir / file).read_bytes()
 
-    def losses(run: str) -> list[tuple[int, float]]:
-        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
-        return [(entry["step"], entry["loss"]) for entry in map(json.loads, lines) if "loss" in entry]
+    def logged(run: Trainer) -> list[dict[str, Any]]:
+        return [{name: value for name, value in entry.items() if name != "seconds"} for entry in run.log.read()]
 
-    assert losses("straight") == losses("broken")
+    assert logged(one) == logged(other)
 
 
 @pytest.mark.slow
@@ -165,24 +196,132 @@ def test_finished_run_is_not_resumed(squares: Path, tmp_path: Path) -> None:
         resumed(tmp_path / "run")
 
 
+# -- accumulated steps -------------------------------------------------------------------------------------------------
+
+
+def random_batch(count: int, seed: int, class_id: int | None = None) -> Batch:
+    """Noise, with every pixel labelled: at random, or all the same."""
+    rng = torch.Generator().manual_seed(seed)
+    fine = torch.randint(0, 3, (count, 32, 32), generator=rng) if class_id is None else torch.full((count, 32, 32), class_id)
+    image = torch.randint(0, 256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    return Batch(image, fine, torch.tensor([0, 1, 1])[fine], tuple(f"image {number}" for number in range(count)))
+
+
+def test_an_accumulated_step_moves_the_weights_like_the_joined_batch(squares: Path, tmp_path: Path) -> None:
+    """With equally many labelled pixels, and batch norm (which sees one batch at a time) switched off."""
+    joined, moved = random_batch(4, seed=0), []
+    halves = [replace(joined, image=joined.image[at], fine=joined.fine[at]) for at in (slice(0, 2), slice(2, 4))]
+    for batches in ([joined], halves):
+        settings = {"data__batch": 4 // len(batches), "optim__accumulate": len(batches), "optim__optimizer": "sgd"}
+        trainer = trainer_of(squares, tmp_path / "run", "flat", **settings, optim__lr=0.1, optim__warmup=0.0)
+        trainer.net.train = lambda mode=True, net=trainer.net: torch.nn.Module.train(net, False)
+        before = {name: tensor.clone() for name, tensor in trainer.net.state_dict().items()}
+        terms = trainer._step(batches, Progress(0, 10))
+        moved.append((trainer.net.state_dict(), float(terms.total), float(terms.parts["ce"])))
+    (whole, loss, ce), (parts, mean_loss, mean_ce) = moved
+    assert loss == ce
+    assert (mean_loss, mean_ce) == pytest.approx((loss, ce), rel=1e-5)
+    assert any(not torch.equal(whole[name], before[name]) for name in whole)
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor - before[name], parts[name] - before[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_every_accumulated_batch_reaches_the_prototypes(squares: Path, tmp_path: Path) -> None:
+    """The second batch shows another class only; what the first showed has moved its prototype all the same."""
+    trainer = trainer_of(squares, tmp_path / "run", data__batch=2, optim__accumulate=2, method__ema_momentum=0.5)
+    bank = trainer.method.banks[0]
+    bank.vectors.copy_(torch.eye(3, 16))
+    bank.seen.fill_(True)
+    trainer._step([random_batch(2, 0, class_id=1), random_batch(2, 1, class_id=0)], Progress(0, 10))
+    kept = (bank.vectors * torch.eye(3, 16)).sum(dim=1)
+    assert kept[2] == 1, "shown by neither"
+    assert kept[0] < 0.999
+    assert kept[1] < 0.999
+
+
+def test_accumulation_counts_steps_and_not_batches(squares: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(squares, tmp_path / "run", "flat", data__batch=2, optim__accumulate=2, optim__iterations=3)
+    assert trainer.steps_per_epoch == 2
+    trainer.run()
+    assert [entry["step"] for entry in trainer.log.read() if "loss" in entry] == [1, 2, 3]
+    assert int(trainer.optimizer.state_dict()["state"][0]["step"]) == 3
+
+
+# -- weight average ----------------------------------------------------------------------------------------------------
+
+
+def test_the_average_is_what_is_scored_and_saved(squares: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(squares, tmp_path / "run", "flat", optim__weight_average=0.9, optim__iterations=3, optim__lr=1e-2)
+    trainer.run()
+    saved = load_weights(tmp_path / "run" / "weights" / "last.safetensors").tensors
+    assert trainer.average is not None
+    averaged, trained = trainer.average.net.state_dict(), trainer.net.state_dict()
+    assert saved.keys() == averaged.keys() == trained.keys()
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in saved.items())
+    assert any(not torch.equal(tensor, trained[name]) for name, tensor in saved.items())
+    model = load_model(tmp_path / "run", which="last", device="cpu")
+    confusion = evaluate(trainer.dataset, trainer.dataset.split("val"), model.segment)
+    logged = trainer.log.read()[-1]["val_fine_miou"]
+    assert logged == none_if_nan(score(confusion.matrix(0), trainer.dataset.hierarchy.fine).miou)
+
+
+# -- early stop --------------------------------------------------------------------------------------------------------
+
+
+def scored_as(trainer: Trainer, scores: list[float]) -> Trainer:
+    """The trainer, with a validation every two steps that finds these scores."""
+    coming = iter(scores)
+    trainer._scores = lambda net: {"val_fine_miou": next(coming)}  # type: ignore[method-assign]
+    return trainer
+
+
+def test_patience_ends_the_run_and_resuming_keeps_the_count(
+    squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"loop__patience": 2, "optim__iterations": 30}
+    first = scored_as(trainer_of(squares, tmp_path / "run", "flat", **settings), [0.5, 0.6, 0.6])
+    first.stop = lambda: signal.SIGTERM if first.progress["step"] == 7 else None
+    with pytest.raises(Interrupted):
+        first.run()
+    second = scored_as(resumed(tmp_path / "run"), [0.55, 0.9])
+    second.watcher = TrainingView("train")
+    last = second.run()
+    assert last["step"] == 8
+    assert "stopped early, no better fine mIoU in 2 validations" in capsys.readouterr().err
+    rows = [entry for entry in second.log.read() if "loss" not in entry]
+    assert [entry["stale"] for entry in rows] == [0, 0, 1, 2]
+    assert [entry["stopped_early"] for entry in rows] == [False, False, False, True]
+    assert load_weights(tmp_path / "run" / "weights" / "best.safetensors").about["val_fine_miou"] == 0.6
+    with pytest.raises(DataError, match=r"finished \(8 steps, stopped early\)"):
+        resumed(tmp_path / "run")
+
+
+def test_without_patience_a_run_goes_on(squares: Path, tmp_path: Path) -> None:
+    trainer = scored_as(trainer_of(squares, tmp_path / "run", "flat", optim__iterations=6), [0.6, 0.5, 0.4])
+    assert trainer.run()["step"] == 6
+    assert not any("stale" in entry for entry in trainer.log.read())
+
+
 # -- what is saved -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_hiposeg_run_saves_exactly_the_flat_network(squares: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["hiposeg", "hssn"])
+def test_a_hiposeg_run_saves_exactly_the_flat_network(squares: Path, tmp_path: Path, other: str) -> None:
     saved = {}
-    for method in ("flat", "hiposeg"):
+    for method in ("flat", other):
         trainer_of(squares, tmp_path / method, method, optim__iterations=2).run()
         saved[method] = load_weights(tmp_path / method / "weights" / "best.safetensors").tensors
-    assert list(saved["flat"]) == list(saved["hiposeg"])
-    assert {n: t.shape for n, t in saved["flat"].items()} == {n: t.shape for n, t in saved["hiposeg"].items()}
-    assert sum(t.numel() for t in saved["flat"].values()) == sum(t.numel() for t in saved["hiposeg"].values())
+    assert list(saved["flat"]) == list(saved[other])
+    assert {n: t.shape for n, t in saved["flat"].items()} == {n: t.shape for n, t in saved[other].items()}
+    assert sum(t.numel() for t in saved["flat"].values()) == sum(t.numel() for t in saved[other].values())
 
 
 @pytest.mark.slow
 def test_without_prototype_terms_hiposeg_trains_like_flat_to_the_last_digit(squares: Path, tmp_path: Path) -> None:
     off = {f"method__lambda_{name}": 0.0 for name in ("fh", "hh", "fl", "ll", "align")}
-    flat, hiposeg = trainer_of(squares, tmp_path / "f", "flat"), trainer_of(squares, tmp_path / "h", "hiposeg", **off)
+    flat = trainer_of(squares, tmp_path / "f", "flat", method__partial_labels=True)
+    hiposeg = trainer_of(squares, tmp_path / "h", "hiposeg", **off)
     flat.run()
     hiposeg.run()
     for name, tensor in flat.net.state_dict().items():
@@ -205,7 +344,7 @@ def test_loaded_model_predicts_what_the_trained_one_does(squares: Path, tmp_path
 
 
 def test_labels_a_method_does_not_need_never_reach_it(squares: Path, tmp_path: Path) -> None:
-    for method, expected in (("flat", {"fine"}), ("hiposeg", {"fine", "coarse"})):
+    for method, expected in (("flat", {"fine"}), ("hiposeg", {"fine", "coarse"}), ("hssn", {"fine", "coarse"})):
         trainer = trainer_of(squares, tmp_path / method, method)
         sample = trainer.train_set[(0, 0)]
         assert set(sample.labels) == expected
@@ -240,7 +379,7 @@ def test_each_epoch_shows_every_image_once_and_resuming_skips_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["flat", "hiposeg"])
+@pytest.mark.parametrize("method", ["flat", "hiposeg", "hssn"])
 def test_one_batch_can_be_learned_by_heart(squares: Path, tmp_path: Path, method: str) -> None:
     trainer = trainer_of(
         squares, tmp_path / "run", method, optim__iterations=60, data__scale=[1.0, 1.0], data__flip=0.0, data__jitter=0.0,
@@ -329,6 +468,12 @@ def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path
         ("loop.seed", -1, "0 or more"),
         ("data.workers", -1, "0 or more"),
         ("data.size", 5, "32 or more"),
+        ("data.rare_class_sampling", -0.1, "0 or more"),
+        ("optim.accumulate", 0, "above 0"),
+        ("optim.accumulate", 1.5, "not allowed"),
+        ("optim.weight_average", 1.0, "below 1"),
+        ("optim.weight_average", -0.1, "0 or more"),
+        ("loop.patience", -1, "0 or more"),
         ("method.tau_fine", 0, "above 0"),
         ("method.name", "hipposeg", "did you mean 'hiposeg'"),
         ("loop.device", "cuda:99", "CUDA"),
@@ -372,6 +517,31 @@ def test_weights_of_another_hierarchy_are_refused(squares: Path, tmp_path: Path)
     config = resolve_config([Layer("--test", settings)])
     with pytest.raises(HiposegError, match=r"another hierarchy.*'box'.*'crate'|another hierarchy.*'crate'.*'box'"):
         make_trainer(config, tmp_path / "new", init=tmp_path / "run")
+
+
+def test_flags_of_the_engine_reach_their_settings() -> None:
+    flags = ["--accumulate", "2", "--patience", "3", "--ema", "0.99"]
+    result = CliRunner().invoke(app, ["train", *flags, "--show-config", "--json"])
+    settings = json.loads(result.stdout)["data"]
+    for key, value, flag in (
+        ("optim.accumulate", 2, "--accumulate"), ("loop.patience", 3, "--patience"), ("optim.weight_average", 0.99, "--ema"),
+    ):  # fmt: skip
+        assert settings[key] == {"value": value, "from": flag}
+    off = {"data.rare_class_sampling": 0.0, "loop.compile": False, "loop.tensorboard": False}
+    assert {key: settings[key]["value"] for key in off} == off
+
+
+def test_what_the_labels_lack_is_said_before_training(tmp_path: Path) -> None:
+    (tmp_path / "h.yaml").write_text(HIERARCHY)
+    draw_squares(tmp_path / "raw", "train", 4)
+    prepare("masks", tmp_path / "raw", tmp_path / "data", PrepareOptions(hierarchy=str(tmp_path / "h.yaml")))
+    settings = {"data.path": str(tmp_path / "data"), "data.crop": 32, "net.architecture": "fpn", "net.weights": "none"}
+    _, built = make_trainer(resolve_config([Layer("--test", settings)]), tmp_path / "run")
+    assert any("no split 'val'" in warning for warning in built.warnings)
+    manifest = tmp_path / "data" / "manifest" / "train.jsonl"
+    manifest.write_text(re.sub(r'"fine_counts": \{[^}]*\}', '"fine_counts": {}', manifest.read_text()))
+    with pytest.raises(DataError, match="no pixel with a fine label"):
+        make_trainer(resolve_config([Layer("--test", settings)]), tmp_path / "run")
 
 
 def test_environment_does_not_leak_into_other_tests() -> None:

@@ -75,9 +75,9 @@ def _train(method: str, data: Path, run_dir: Path, seed: int) -> None:
 
 def _predict(data: Path, out: Path) -> Path:
     """Segment the first validation photos with the hiposeg run."""
+    from hiposeg_cli.infer.model import load_model
     from hiposeg_cli.infer.predictor import find_sources
     from hiposeg_cli.infer.predictor import predict as run_predictor
-    from hiposeg_cli.run import load_model
     from hiposeg_cli.store import open_dataset
 
     dataset = open_dataset(data)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Prepared dataset.")] = None,
-    method: Annotated[str | None, typer.Option(help="hiposeg (default) or flat.")] = None,
+    method: Annotated[str | None, typer.Option(help="hiposeg (default), flat or hssn.")] = None,
     net: Annotated[
         str | None, typer.Option(help="Decoder: deeplabv3plus (default), fpn, unet, upernet, segformer, ...")
     ] = None,
@@ -28,7 +28,8 @@ def train(
     weights: Annotated[str | None, typer.Option(help="Backbone weights: auto, none, hub or a file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps; replaces --epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images at once.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Batches a step, their gradients added.")] = None,
     crop: Annotated[str | None, typer.Option(help="Training crop, HxW or one side, in px.")] = None,
     size: Annotated[int | None, typer.Option(help="Bring images to this long side first, in px.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
@@ -42,6 +43,8 @@ def train(
         bool | None, typer.Option("--deterministic", help="Deterministic kernels where torch has them.")
     ] = None,
     val_every: Annotated[int | None, typer.Option(help="Validate every so many epochs.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many validations without a better score.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights, saved instead.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder, exactly; default runs/train/NAME-N.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run in --out.")] = False,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run exactly.")] = None,
@@ -63,7 +66,8 @@ def train(
         "optim.epochs": epochs, "optim.iterations": iterations, "data.batch": batch, "data.crop": crop, "data.size": size,
         "optim.lr": lr, "optim.optimizer": optimizer, "optim.schedule": schedule, "data.workers": workers,
         "loop.device": device, "loop.amp": amp, "loop.seed": seed, "loop.deterministic": deterministic,
-        "loop.val_every": val_every, "data.path": str(data.resolve()) if data else None,
+        "loop.val_every": val_every, "loop.patience": patience, "optim.accumulate": accumulate,
+        "optim.weight_average": ema, "data.path": str(data.resolve()) if data else None,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     if resume is not None:
@@ -99,14 +103,24 @@ def _show_config(run_config: RunConfig, *, as_json: bool) -> None:
 
 
 def _resolve(given: dict[str, Any], assign: list[str], files: list[Path]) -> RunConfig:
+    """The settings of a run; those that nobody chose are planned for the dataset, and the plan is shown."""
     from hiposeg_cli.config import Layer, parse_assignment
-    from hiposeg_cli.run import resolve_config
+    from hiposeg_cli.run import plan_run, resolve_config
 
-    names = {"net.architecture": "--net", "method.name": "--method", "data.path": "DATA"}
+    names = {
+        "net.architecture": "--net", "method.name": "--method", "data.path": "DATA", "optim.weight_average": "--ema",
+    }  # fmt: skip
     layers: list[Layer] = [
         Layer(names.get(key, "--" + key.split(".")[1].replace("_", "-")), {key: value}) for key, value in given.items()
     ]
-    return resolve_config([*(parse_assignment(text) for text in assign), *layers], files)
+    chosen = [*(parse_assignment(text) for text in assign), *layers]
+    config = resolve_config(chosen, files)
+    if not config.data.path:
+        return config
+    planned = plan_run(config)
+    for line in planned.lines():
+        console.say(line)
+    return resolve_config(chosen, files, planned.layer())
 
 
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
@@ -137,8 +151,6 @@ def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None,
         trainer, built = make_trainer(run_config, run_dir, init=init, resuming=resuming, watcher=view, stop=signals.received)
         for text in built.warnings:
             console.warn(text)
-        if not trainer.dataset.rows.get("val"):
-            console.warn(f"{trainer.dataset.root} has no split 'val': nothing is scored, and best weights are the last")
         if resuming:
             trainer.resume()
         else:
@@ -229,8 +241,9 @@ class TrainingView:
         self.bar.update(self.task, completed=step, note=self._terms())
 
     def _terms(self) -> str:
-        shown = {name: value for name, value in self.latest.items() if name not in ("seconds", "lr")}
-        return " ".join(f"{name} {value:.3f}" for name, value in shown.items()) + f" lr {self.latest.get('lr', 0):.1e}"
+        about = {"lr": "lr {:.1e}", "seconds": "{:.2f} s/step", "gpu_memory_gib": "{:.1f} GiB"}
+        losses = [f"{name} {value:.3f}" for name, value in self.latest.items() if name not in about]
+        return " ".join([*losses, *(form.format(self.latest[name]) for name, form in about.items() if name in self.latest)])
 
     def scored(self, epoch: int, values: dict[str, Any]) -> None:
         named = [
@@ -240,3 +253,5 @@ class TrainingView:
         ]
         scores = " ".join(f"{name} {100 * value:.2f}" for name, value in named)
         console.say(f"{self.label}: epoch {epoch} step {values['step']} | {scores} | {self._terms()}")
+        if values.get("stopped_early"):
+            console.say(f"{self.label}: stopped early, no better fine mIoU in {values['stale']} validations")

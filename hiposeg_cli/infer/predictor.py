@@ -15,12 +15,13 @@ from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.formats.files import IMAGE_SUFFIXES
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.image_file import read_rgb
-from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, lift, write_bytes_atomic, write_label_png
+from hiposeg_cli.labelmap import TwoLevelMap, lift, write_bytes_atomic, write_label_png
+from hiposeg_cli.learn.decode import LevelMaps
 from hiposeg_cli.report.overlay import write_overlay
 
 
 class Segmenter(Protocol):
-    """A model as the predictor sees it; `identity` names weights and input size."""
+    """A model as the predictor sees it; `identity` names weights, input size and decoding rule."""
 
     @property
     def identity(self) -> str: ...
@@ -28,7 +29,7 @@ class Segmenter(Protocol):
     @property
     def hierarchy(self) -> Hierarchy: ...
 
-    def segment(self, image: NDArray[np.uint8]) -> LabelArray: ...
+    def label_maps(self, image: NDArray[np.uint8]) -> LevelMaps: ...
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def _targets(out: Path, source: Source, *, with_overlay: bool) -> list[Path]:
 
 def _predict_one(model: Segmenter, source: Source, targets: list[Path]) -> None:
     image = read_rgb(source.path)
-    fine = model.segment(image)
-    labels = TwoLevelMap(fine, lift(fine, model.hierarchy))
+    fine, *above = model.label_maps(image)
+    # Where the rule decodes levels apart they may disagree; both are written as they are.
+    labels = TwoLevelMap(fine, above[0] if above else lift(fine, model.hierarchy))
     write_label_png(targets[0], labels.fine)
     write_label_png(targets[1], labels.coarse)
     if len(targets) > 2:
@@ -148,8 +150,9 @@ class _Record:
             theirs = None
         if theirs != self.identity:
             raise DataError(
-                out, "holds the predictions of another model or input size", "choose another --out, or pass --overwrite"
-            )
+                out, "holds the predictions of another model, input size or decoding rule",
+                "choose another --out, or pass --overwrite",
+            )  # fmt: skip
         lines = self.photos_path.read_text(encoding="utf-8").splitlines() if self.photos_path.exists() else []
         for line in lines:
             if line.endswith("}"):  # the last one may be torn

@@ -14,11 +14,14 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from hiposeg_cli.errors import DataError, HiposegError
+from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.augment import Augment, Labels, as_labels
 from hiposeg_cli.learn.batch import Batch
+from hiposeg_cli.learn.rare_classes import RareClasses
 from hiposeg_cli.store import Dataset
 
-Draw = tuple[int, int]  # (epoch, index of the row)
+Draw = tuple[int, int]  # (round, index of the row); the round is the epoch or, with rare-class sampling, unique
+_BY_CLASS = 1  # keeps the stream that draws by class apart from those of samples
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Sample:
 
 
 class TrainSet(TorchDataset[Sample | HiposegError]):
-    """Augmented samples of one split. The randomness of a sample is a function of (seed, epoch, index) alone."""
+    """Augmented samples of one split. The randomness of a sample is a function of (seed, round, index) alone."""
 
     def __init__(self, dataset: Dataset, split: str, augment: Augment, needs: frozenset[str], seed: int) -> None:
         self.dataset, self.rows, self.augment, self.needs, self.seed = dataset, dataset.split(split), augment, needs, seed
@@ -42,9 +45,9 @@ class TrainSet(TorchDataset[Sample | HiposegError]):
         return len(self.rows)
 
     def __getitem__(self, draw: Draw) -> Sample | HiposegError:
-        epoch, index = draw
+        round_, index = draw
         row = self.rows[index]
-        rng = np.random.default_rng([self.seed, epoch, index])
+        rng = np.random.default_rng([self.seed, round_, index])
         try:
             photo, labels = self.dataset.image(row), as_labels(self.dataset.labels(row), self.needs)
         except HiposegError as error:  # raised by the loop: a loader process would wrap it in its traceback
@@ -52,30 +55,45 @@ class TrainSet(TorchDataset[Sample | HiposegError]):
         return Sample(row.key, *self.augment(photo, labels, rng))
 
 
-def steps_per_epoch(n_rows: int, batch: int) -> int:
-    """Whole batches in one pass; at least one."""
-    return max(1, n_rows // batch)
+def steps_per_epoch(n_rows: int, images_per_step: int) -> int:
+    """Whole steps in one pass; at least one."""
+    return max(1, n_rows // images_per_step)
 
 
 class StepSampler(Sampler[list[Draw]]):
-    """Batches of draws for steps `start_step` to `total_steps`: a fresh permutation each epoch, the remainder dropped.
+    """Batches of draws for steps `start_step` to `total_steps`, `accumulate` of them a step.
 
-    A set smaller than a batch is repeated within the batch.
+    A fresh permutation each epoch, the remainder dropped; or, with `rare`, images drawn by class with replacement. A
+    step draws what it would in one batch of `accumulate` times the size. A set smaller than that is repeated within it.
     """
 
-    def __init__(self, n_rows: int, batch: int, seed: int, start_step: int, total_steps: int) -> None:
+    def __init__(
+        self, n_rows: int, batch: int, seed: int, start_step: int, total_steps: int, accumulate: int = 1,
+        rare: RareClasses | None = None,
+    ) -> None:  # fmt: skip
         self.n_rows, self.batch, self.seed = n_rows, batch, seed
-        self.start_step, self.total_steps = start_step, total_steps
+        self.start_step, self.total_steps, self.accumulate, self.rare = start_step, total_steps, accumulate, rare
 
     def __len__(self) -> int:
-        return self.total_steps - self.start_step
+        return (self.total_steps - self.start_step) * self.accumulate
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start_step, self.total_steps):
-            epoch, position = divmod(step, steps_per_epoch(self.n_rows, self.batch))
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
-            chosen = np.take(order, range(position * self.batch, (position + 1) * self.batch), mode="wrap")
-            yield [(epoch, int(index)) for index in chosen]
+            draws = self._by_epoch(step) if self.rare is None else self._by_class(step, self.rare)
+            yield from (draws[first : first + self.batch] for first in range(0, len(draws), self.batch))
+
+    def _by_epoch(self, step: int) -> list[Draw]:
+        n_draws = self.batch * self.accumulate
+        epoch, position = divmod(step, steps_per_epoch(self.n_rows, n_draws))
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
+        chosen = np.take(order, range(position * n_draws, (position + 1) * n_draws), mode="wrap")
+        return [(epoch, int(index)) for index in chosen]
+
+    def _by_class(self, step: int, rare: RareClasses) -> list[Draw]:
+        """An image may be drawn twice in an epoch, so every draw is a round of its own: another crop each time."""
+        n_draws = self.batch * self.accumulate
+        rng = np.random.default_rng([self.seed, step, 0, _BY_CLASS])
+        return [(step * n_draws + number, index) for number, index in enumerate(rare.draw(rng, n_draws))]
 
 
 def collate(drawn: list[Sample | HiposegError]) -> Batch | HiposegError:
@@ -86,7 +104,9 @@ def collate(drawn: list[Sample | HiposegError]) -> Batch | HiposegError:
             return error
     image = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     labels = {level: torch.from_numpy(np.stack([sample.labels[level] for sample in samples])) for level in samples[0].labels}
-    return Batch(image, labels.get("fine"), labels.get("coarse"), tuple(sample.key for sample in samples))
+    fine, coarse = labels.get("fine"), labels.get("coarse")
+    partial = fine is not None and coarse is not None and bool(((fine == IGNORE) & (coarse != IGNORE)).any())
+    return Batch(image, fine, coarse, tuple(sample.key for sample in samples), partial)
 
 
 def train_loader(
@@ -124,11 +144,14 @@ def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Generator[Batch,
 
 @contextmanager
 def living_workers(workers: int) -> Iterator[None]:
-    """Turn the loss of a loader process, which torch may report at any line, into an error a user can act on."""
+    """Turn the loss of a loader process, which torch may report at any line, into an error a user can act on.
+
+    One that dies while it hands over a batch only breaks the connection.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionResetError, EOFError) as error:
+        if workers == 0 or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
             raise
         what = "a loader process was killed (out of memory?)"
         raise HiposegError(f"--workers {workers}", what, "continue with --resume and fewer workers") from None

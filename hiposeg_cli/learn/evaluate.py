@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,12 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hiposeg_cli.errors import HiposegError
-from hiposeg_cli.labelmap import LabelArray, label_dtype
+from hiposeg_cli.labelmap import LabelArray
 from hiposeg_cli.learn.augment import resize_long_side
-from hiposeg_cli.metrics import Confusion
+from hiposeg_cli.learn.decode import Chain, LevelMaps, leaf_map
+from hiposeg_cli.metrics import BackOffCurve, Confusion
 from hiposeg_cli.store import Dataset, Row
 
-Segment = Callable[[NDArray[np.uint8]], LabelArray]
+Photo = NDArray[np.uint8]  # (H, W, 3)
+Segment = Callable[[Photo], LabelArray]
+Read = TypeVar("Read")
 
 
 @contextmanager
@@ -32,15 +37,16 @@ def enough_memory(where: str, cure: str) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def segment(
-    net: nn.Module, image: NDArray[np.uint8], *, size: int | None, device: torch.device, amp: torch.dtype | None = None
-) -> LabelArray:
-    """Fine label map of one photo, by leaf argmax.
+def read_photo(
+    net: nn.Module, image: Photo, read: Callable[[Tensor], Read], *, size: int | None, device: torch.device,
+    amp: torch.dtype | None = None,
+) -> Read:  # fmt: skip
+    """What `read` makes of a photo's leaf scores.
 
     Args:
         image: (H, W, 3) uint8.
+        read: takes (F, H, W) float32 logits at the photo's size.
         size: long side in px the network sees; None keeps the photo's own.
-    Returns: (H, W) fine ids at the photo's size.
     """
     H, W = image.shape[:2]
     resized = resize_long_side(image, size)
@@ -51,13 +57,14 @@ def segment(
         logits = output.full_logits()
         if logits.shape[2:] != (H, W):
             logits = F.interpolate(logits, size=(H, W), mode="bilinear", align_corners=False)
-        return _argmax(logits[0])
+        return read(logits[0])
 
 
-def _argmax(logits: Tensor) -> LabelArray:
-    """(F, H, W) -> (H, W) ids in the smallest label type."""
-    ids = logits.argmax(dim=0).cpu().numpy()
-    return ids.astype(np.uint8) if label_dtype(logits.shape[0]) == np.uint8 else ids.astype(np.uint16)
+def segment(
+    net: nn.Module, image: Photo, *, size: int | None, device: torch.device, amp: torch.dtype | None = None
+) -> LabelArray:
+    """(H, W) fine ids of one photo at its own size, by leaf argmax; see `read_photo`."""
+    return read_photo(net, image, leaf_map, size=size, device=device, amp=amp)
 
 
 def evaluate(
@@ -66,9 +73,49 @@ def evaluate(
     predict: Segment,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Confusion:
-    """Count every image of some rows against the prediction of `predict`, one image in memory at a time."""
+    """Count every image of some rows against the fine map of `predict`, one image in memory at a time."""
+    return evaluate_levels(dataset, rows, lambda image: (predict(image),), progress)
+
+
+def evaluate_levels(
+    dataset: Dataset,
+    rows: tuple[Row, ...],
+    predict: Callable[[Photo], LevelMaps],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Confusion:
+    """The same for predictions that may bring their own maps of the levels above."""
     confusion = Confusion(dataset.hierarchy)
     for number, row in enumerate(rows, start=1):
-        confusion.add(dataset.labels(row), predict(dataset.image(row)), row.key)
+        fine, *above = predict(dataset.image(row))
+        confusion.add(dataset.labels(row), fine, row.key, above)
         progress(number, len(rows))
     return confusion
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """A split under back-off: the counts of its label maps, and what they say over the thresholds."""
+
+    confusion: Confusion
+    curve: BackOffCurve
+
+
+def evaluate_back_off(
+    dataset: Dataset,
+    rows: tuple[Row, ...],
+    predict: Callable[[Photo], Chain],
+    thresholds: tuple[float, ...],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BackOff:
+    """Count every image once for all thresholds.
+
+    The label maps that are counted are those of the one threshold; of several, those of 0, which are the leaf rule's.
+    """
+    found = BackOff(Confusion(dataset.hierarchy), BackOffCurve(dataset.hierarchy, thresholds))
+    for number, row in enumerate(rows, start=1):
+        truth, chain = dataset.labels(row), predict(dataset.image(row))
+        fine, *above = chain.said(thresholds[0]) if len(thresholds) == 1 else chain.ids[:1]
+        found.confusion.add(truth, fine, row.key, above)
+        found.curve.add(truth, chain.ids, chain.probabilities)
+        progress(number, len(rows))
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hiposeg_cli.errors import DataError, HiposegError, OutputError
+from hiposeg_cli.errors import DataError, HiposegError
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
-from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn.augment import Augment
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import RunState, save_weights
+from hiposeg_cli.learn.compilation import training_pass
 from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
 from hiposeg_cli.learn.evaluate import enough_memory, evaluate, segment
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.metrics_log import MetricsLog
+from hiposeg_cli.learn.rare_classes import rare_classes
 from hiposeg_cli.learn.schedule import OptimConfig, build_optimizer, set_rate
+from hiposeg_cli.learn.weight_average import WeightAverage
 from hiposeg_cli.metrics import none_if_nan, score
 from hiposeg_cli.store import Dataset
 
@@ -64,6 +67,10 @@ class Trainer:
 
     Attributes:
         about: written into every weights file (network configuration, input size).
+        batch: images that go through the network at once; `optim.accumulate` of these make a step.
+        patience: validations without a better fine mIoU after which training stops; 0 never stops it.
+        rare_class_sampling: temperature of `rare_classes`; 0 shows every image once an epoch.
+        compiled, tensorboard: as `loop.compile` and `loop.tensorboard`.
         stop: returns the signal that asked for an end, or None.
     """
 
@@ -79,25 +86,49 @@ class Trainer:
     seed: int = 0
     val_every: int = 1
     log_every: int = 10
+    patience: int = 0
+    rare_class_sampling: float = 0.0
+    compiled: bool = False
+    tensorboard: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     amp: torch.dtype | None = None
     watcher: Watcher = field(default_factory=Silent)
     stop: Callable[[], int | None] = lambda: None
 
     def __post_init__(self) -> None:
+        self.log = MetricsLog(self.run_dir / "metrics.jsonl", self.run_dir / "tensorboard" if self.tensorboard else None)
         self.net.to(self.device)
         self.method.to(self.device)
+        self.forward, self.warning = training_pass(self.net, self.device, compiled=self.compiled)
+        decay = self.optim.weight_average
+        self.average = WeightAverage(self.net, decay) if decay > 0 else None
         self.optimizer = build_optimizer(self.net, self.method, self.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.train_set = TrainSet(self.dataset, "train", self.augment, self.method.needs, self.seed)
-        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch)
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch * self.optim.accumulate)
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
         self.progress: dict[str, Any] = {
-            "step": 0, "best": None, "images": len(self.train_set), "total_steps": self.total_steps,
+            "step": 0, "best": None, "stale": 0, "images": len(self.train_set), "total_steps": self.total_steps,
         }  # fmt: skip
-        self.state = RunState({"net": self.net, "method": self.method}, self.optimizer, self.progress, self.device)
+        modules = {"net": self.net, "method": self.method} | ({"average": self.average} if self.average is not None else {})
+        self.state = RunState(modules, self.optimizer, self.progress, self.device)
         self.state_path = self.run_dir / "state.safetensors"
-        self.log = MetricsLog(self.run_dir / "metrics.jsonl")
+        self.read_at = (0, time.perf_counter())
+
+    @property
+    def scored_net(self) -> nn.Module:
+        """The network that is validated and saved."""
+        return self.net if self.average is None else self.average.net
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether patience ran out before the last step."""
+        stale, step = int(self.progress["stale"]), int(self.progress["step"])
+        return 0 < self.patience <= stale and step < self.total_steps
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped_early or int(self.progress["step"]) >= self.total_steps
 
     def resume(self) -> None:
         """Go on from the saved state. Raises DataError when there is none or the run is finished."""
@@ -109,10 +140,12 @@ class Trainer:
                 self.dataset.root, f"has {len(self.train_set)} training images, not the run's {self.progress['images']}",
                 "restore the dataset, or start a new run with --init",
             )  # fmt: skip
-        if self.progress["step"] >= self.total_steps:
+        if self.finished:
+            early = ", stopped early" if self.stopped_early else ""
             raise DataError(
-                self.run_dir, f"is finished ({self.total_steps} steps)", "start a new run, with --init for its weights"
-            )
+                self.run_dir, f"is finished ({self.progress['step']} steps{early})",
+                "start a new run, with --init for its weights",
+            )  # fmt: skip
         if "scaler" in self.progress:
             self.scaler.load_state_dict(self.progress["scaler"])
         self.log.cut_after(self.progress["step"])
@@ -125,16 +158,18 @@ class Trainer:
         if self.progress["step"] == 0:
             torch.manual_seed(self.seed)
         scores: dict[str, Any] = {}
+        self.read_at = (self.progress["step"], time.perf_counter())
         with living_workers(self.workers), closing(drawn_batches(self._loader())) as batches:
-            for batch in batches:
-                scores = self._advance(batch.to(self.device)) or scores
+            while not self.finished:
+                scores = self._advance(list(islice(batches, self.optim.accumulate))) or scores
         return scores
 
-    def _advance(self, batch: Batch) -> dict[str, Any]:
+    def _advance(self, batches: Sequence[Batch]) -> dict[str, Any]:
         """One step with all that follows it. Returns the values of a validation, if there was one."""
-        step, started = self.progress["step"], time.perf_counter()
-        with enough_memory(f"a batch of {self.batch}", f"pass --batch {max(2, self.batch // 2)}, or a smaller --crop"):
-            terms = self._step(batch, Progress(step, self.total_steps, self.seed))
+        step, accumulate = self.progress["step"], self.optim.accumulate
+        smaller = f"--batch {max(2, self.batch // 2)} --accumulate {2 * accumulate}"
+        with enough_memory(f"a batch of {self.batch}", f"pass {smaller}, or a smaller --crop"):
+            terms = self._step(batches, Progress(step, self.total_steps, self.seed))
         self.progress["step"] = step = step + 1
         signal_number, ends = self.stop(), step == self.total_steps
         scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
@@ -142,73 +177,113 @@ class Trainer:
         values: dict[str, float] = {}
         # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
         if logs or scores_now or signal_number is not None or self.device.type == "cpu":
-            values = self._read(terms, batch, step - 1) | {"seconds": time.perf_counter() - started}
+            values = self._read(terms, [key for batch in batches for key in batch.keys], step - 1)
         self.watcher.step(step, self.total_steps, values)
         if logs:
             self.log.write({"step": step, "epoch": step / self.steps_per_epoch, **values})
         scores = self._validate(step) if scores_now else {}
-        if signal_number is not None and not ends:
+        if signal_number is not None and not self.finished:
             self._save_state()
             raise Interrupted(signal_number, self.state_path)
         return scores
 
     def _loader(self) -> DataLoader[Any]:
-        sampler = StepSampler(len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps)
+        kind, temperature = "fine" if "fine" in self.method.needs else "coarse", self.rare_class_sampling
+        sampler = StepSampler(
+            len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps, self.optim.accumulate,
+            rare_classes(self.train_set.rows, kind, temperature) if temperature > 0 else None,
+        )  # fmt: skip
         return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
 
-    def _step(self, batch: Batch, progress: Progress) -> LossTerms:
-        """One update."""
+    def _step(self, batches: Sequence[Batch], progress: Progress) -> LossTerms:
+        """One update, from the mean of the batches' losses. Returns the means of all terms.
+
+        The method's `after_step` follows every batch, not only the update: what a method keeps of a batch, such as its
+        prototypes for a bank, is replaced by the next batch and would be lost.
+        """
         self.net.train()
         self.method.train()
         set_rate(self.optimizer, self.optim.rate(progress.step, progress.total_steps))
-        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
-            output = self.net(batch.image)
-        terms = self.method.losses(batch, output, progress)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()
+        terms = []
+        for number, batch in enumerate(batches, start=1):
+            terms.append(self._gradients(batch.to(self.device), progress))
+            if number == len(batches):
+                self._update()
+            self.method.after_step()
+        if self.average is not None:
+            self.average.update(self.net, progress.step)
+        return _mean(terms)
+
+    def _gradients(self, batch: Batch, progress: Progress) -> LossTerms:
+        """Add the gradients of one batch; its terms, detached."""
+        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
+            output = self.forward(batch.image)
+        terms = self.method.losses(batch, output, progress)
+        self.scaler.scale(terms.total / self.optim.accumulate).backward()
+        return LossTerms(terms.total.detach(), terms.parts)
+
+    def _update(self) -> None:
+        """Move the weights by the gradients."""
         if self.optim.clip_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_([*self.net.parameters(), *self.method.parameters()], self.optim.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.method.after_step()
-        return terms
 
-    def _read(self, terms: LossTerms, batch: Batch, step: int) -> dict[str, float]:
-        """The values of a step. Raises HiposegError when the loss is not finite."""
+    def _read(self, terms: LossTerms, keys: Sequence[str], step: int) -> dict[str, float]:
+        """The values of a step; `seconds` is the mean of the steps since the last reading, waiting for data included.
+
+        Raises: HiposegError when the loss is not finite.
+        """
         values = {"loss": _number(terms.total), **{name: _number(part) for name, part in terms.parts.items()}}
         if not math.isfinite(values["loss"]):
             raise HiposegError(
-                f"step {step}", f"the loss is {values['loss']} (images {', '.join(batch.keys[:8])})",
+                f"step {step}", f"the loss is {values['loss']} (images {', '.join(keys[:8])})",
                 "lower --lr, add --set optim.clip_norm=1, or look at these images",
             )  # fmt: skip
-        return values | {"lr": self.optim.rate(step, self.total_steps)}
+        values |= {"lr": self.optim.rate(step, self.total_steps)}
+        now, (last_step, last_time) = time.perf_counter(), self.read_at
+        values["seconds"], self.read_at = (now - last_time) / (step + 1 - last_step), (step + 1, now)
+        if self.device.type == "cuda":
+            values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return values
 
     def _validate(self, step: int) -> dict[str, Any]:
         """Score the validation split, keep the best weights, save the state."""
-        epoch = round(step / self.steps_per_epoch)
-        values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch}
-        if self.dataset.rows.get("val"):
-            self.net.eval()
-            size = self.augment.options.size
-
-            def predict(image: Any) -> Any:
-                return segment(self.net, image, size=size, device=self.device, amp=self.amp)
-
-            confusion = evaluate(self.dataset, self.dataset.split("val"), predict)
-            for depth, level in enumerate(self.dataset.hierarchy.levels):
-                values[f"val_{level.name}_miou"] = none_if_nan(score(confusion.matrix(depth), level).miou)
+        epoch, net = round(step / self.steps_per_epoch), self.scored_net
+        values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch, **self._scores(net.eval())}
         fine = values.get(f"val_{self.dataset.hierarchy.fine.name}_miou")
         about = {**self.about, "step": step, "val_fine_miou": fine}
-        save_weights(self.run_dir / "weights" / "last.safetensors", self.net, self.dataset.hierarchy, about)
+        save_weights(self.run_dir / "weights" / "last.safetensors", net, self.dataset.hierarchy, about)
         best = self.progress["best"]
-        if fine is None or best is None or fine > best:
+        better = fine is None or best is None or fine > best
+        self.progress["stale"] = 0 if better else self.progress["stale"] + 1
+        if better:
             self.progress["best"] = fine
-            save_weights(self.run_dir / "weights" / "best.safetensors", self.net, self.dataset.hierarchy, about)
+            save_weights(self.run_dir / "weights" / "best.safetensors", net, self.dataset.hierarchy, about)
+        if self.patience:
+            values |= {"stale": self.progress["stale"], "stopped_early": self.stopped_early}
         self.log.write(values)
         self._save_state()
         self.watcher.scored(epoch, values)
+        self.read_at = (step, time.perf_counter())
         return values
+
+    def _scores(self, net: nn.Module) -> dict[str, float | None]:
+        """mIoU of every level on the validation split; nothing where there is none."""
+        if not self.dataset.rows.get("val"):
+            return {}
+        size = self.augment.options.size
+
+        def predict(image: Any) -> Any:
+            return segment(net, image, size=size, device=self.device, amp=self.amp)
+
+        confusion = evaluate(self.dataset, self.dataset.split("val"), predict)
+        return {
+            f"val_{level.name}_miou": none_if_nan(score(confusion.matrix(depth), level).miou)
+            for depth, level in enumerate(self.dataset.hierarchy.levels)
+        }
 
     def _save_state(self) -> None:
         self.progress["scaler"] = self.scaler.state_dict()
@@ -219,28 +294,8 @@ def _number(tensor: Tensor) -> float:
     return float(tensor.detach())
 
 
-class MetricsLog:
-    """metrics.jsonl: one JSON object a line, in the order of steps."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, values: dict[str, Any]) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise OutputError(self.path, f"cannot be written ({error.strerror})", "free disk space and --resume") from None
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines; one that a killed run was writing is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-    def cut_after(self, step: int) -> None:
-        """Drop what a run killed without warning had logged beyond its saved state."""
-        kept = [values for values in self.read() if values["step"] <= step]
-        write_bytes_atomic(self.path, "".join(json.dumps(values) + "\n" for values in kept).encode())
+def _mean(terms: Sequence[LossTerms]) -> LossTerms:
+    """Means over batches; a part that a batch lacks counts as 0 there, as it does in that batch's total."""
+    names = {name: None for one in terms for name in one.parts}
+    parts = {name: torch.stack([one.parts[name] for one in terms if name in one.parts]).sum() / len(terms) for name in names}
+    return LossTerms(torch.stack([one.total for one in terms]).mean(), parts)

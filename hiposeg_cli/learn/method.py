@@ -57,7 +57,7 @@ class Method(nn.Module, ABC):
         """Loss of one batch. Never writes to labels; finite, with a gradient, on every degenerate crop."""
 
     def after_step(self) -> None:
-        """Called after the optimizer's step, for state that is not trained by gradient."""
+        """Called after every batch, after the optimizer's step where it ends one, for state that no gradient trains."""
 
     def warnings(self) -> list[str]:
         """What a user should know about these options before training."""

@@ -20,6 +20,12 @@ class OptimConfig:
         poly_power: exponent of the poly schedule.
         backbone_lr: factor on the rate of the pretrained backbone.
         clip_norm: largest gradient norm; 0 does not clip.
+        accumulate: batches whose gradients make one step; `iterations` and the schedule count steps. Each batch weighs
+            the same, so with equally many labelled pixels in each the gradient of a mean over pixels is that of the
+            joined batch. Batch norm sees one batch at a time, and so do prototypes, pixel sampling and banks: their
+            moving averages advance once a batch.
+        weight_average: decay of the moving average of the network's weights, which is then what is validated and saved;
+            0 keeps none. See `WeightAverage`.
     """
 
     epochs: int = 40
@@ -33,6 +39,8 @@ class OptimConfig:
     warmup: float = 0.02
     backbone_lr: float = 1.0
     clip_norm: float = 0.0
+    accumulate: int = 1
+    weight_average: float = 0.0
 
     def rate(self, step: int, total_steps: int) -> float:
         """Learning rate of one step."""

@@ -23,6 +23,7 @@ from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch, Output, grid_labels
 from hiposeg_cli.learn.losses import align_in, align_out, partial_cross_entropy, pixel_cross_entropy, pull, repel
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.projection import Projection
 from hiposeg_cli.learn.prototypes import BatchPrototypes, PrototypeBank, balanced_parents, batch_prototypes, unit
 from hiposeg_cli.learn.sampling import PixelSampling, balanced_cross_entropy, sample_pixels
 
@@ -95,7 +96,7 @@ class HiPoSeg(Method):
         super().__init__(hierarchy, embedding_dim, options)
         _check(options)
         self.sizes = [len(level) for level in hierarchy.levels[: 1 if options.levels == "fine" else None]]
-        self.head = _projection(embedding_dim, options.embed_dim, options.proj_layers)
+        self.head = Projection(embedding_dim, options.embed_dim, options.proj_layers)
         self.banks = nn.ModuleList(
             PrototypeBank(
                 size, options.embed_dim, momentum=options.ema_momentum, reference_count=options.ema_reference_count,
@@ -202,17 +203,7 @@ class HiPoSeg(Method):
         labels = [fine[index], coarse[index]][: len(self.sizes)]
         for depth in range(1, len(self.sizes) - 1):
             labels.append(torch.where(labels[-1] != IGNORE, self._parent(depth)[labels[-1]], IGNORE))
-        return _Pixels(unit(self._project(features)), tuple(labels))
-
-    def _project(self, features: Tensor) -> Tensor:
-        """(N, D0) -> (N, D); batch statistics need two pixels, so one or none goes through the running ones."""
-        if len(features) > 1 or not self.head.training:
-            projected: Tensor = self.head(features)
-            return projected
-        self.head.eval()
-        projected = self.head(features)
-        self.head.train()
-        return projected
+        return _Pixels(self.head(features), tuple(labels))
 
     def _batch_prototypes(self, pixels: _Pixels) -> list[BatchPrototypes]:
         """Prototypes of the batch on each level, finest first."""
@@ -308,14 +299,6 @@ def sibling_bound(options: HiPoSegOptions, hierarchy: Hierarchy) -> float:
     cosine = max(0.0, 1 - squared / 2)
     mean = 2 * K / (K - 1) * (1 - cosine**2)
     return 1 / (1 + (K - 1) * math.exp(-mean / options.tau_fine))
-
-
-def _projection(d_in: int, d_out: int, layers: int) -> nn.Sequential:
-    """g: per-pixel linear layers (1x1 convolutions) with batch norm and ReLU between them."""
-    modules: list[nn.Module] = []
-    for _ in range(layers - 1):
-        modules += [nn.Linear(d_in, d_in, bias=False), nn.BatchNorm1d(d_in), nn.ReLU(inplace=True)]
-    return nn.Sequential(*modules, nn.Linear(d_in, d_out))
 
 
 def _check(options: HiPoSegOptions) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 from hiposeg_cli.hierarchy import ClassNode, Dag, Taxonomy
+
+if TYPE_CHECKING:
+    from hiposeg_cli.runs import Comparison, Group
 
 
 def hierarchy_tree(taxonomy: Taxonomy) -> Tree:
@@ -102,11 +105,37 @@ def protocol_line(summary: dict[str, Any]) -> str:
     severity = summary["mistake_severity"]
     shown = "-" if severity is None else f"{severity:.3f}"
     return (
-        f"protocol {summary['protocol']} (coarse = parent of the predicted fine class), "
+        f"protocol {_protocol(summary)}, decode {_rule(summary)}, "
         f"absent classes: {summary['absent_rule']}, {summary['scale']} scale, at the size of the truth, "
         f"{summary['images']} images of {summary['split']}, {summary['weights']} weights, network input "
         f"{summary['size'] or 'unscaled'} px, {summary['precision']}; mistake severity {shown}"
     )
+
+
+def _protocol(summary: dict[str, Any]) -> str:
+    if summary["protocol"] == "merged":
+        return "merged (coarse = parent of the predicted fine class)"
+    agreement = ", ".join(f"{name} {percent(share)} %" for name, share in summary["consistency"].items())
+    return f"own (each level has its own prediction; consistency with the predicted fine class: {agreement})"
+
+
+def _rule(summary: dict[str, Any]) -> str:
+    if summary["decode"] != "back-off":
+        return str(summary["decode"])
+    threshold = summary["confidence"]
+    return "back-off (levels as at confidence 0)" if threshold is None else f"back-off at confidence {threshold:g}"
+
+
+def curve_table(points: Sequence[dict[str, Any]]) -> Table:
+    """Back-off over its thresholds: accuracy of what is said, on how many pixels, and the share said on each level."""
+    table = Table("confidence", box=None, pad_edge=False)
+    for title in ("accuracy of what is said", "said on", *(f"said as {escape(name)}" for name in points[0]["levels"])):
+        table.add_column(title, justify="right")
+    for point in points:
+        shares = [point["accuracy"], point["coverage"], *(level["share"] for level in point["levels"].values())]
+        table.add_row(f"{point['threshold']:g}", *(percent(share) for share in shares))
+    table.caption, table.caption_justify = "percent of the pixels with a fine label", "left"
+    return table
 
 
 def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -> Table:
@@ -131,3 +160,55 @@ def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -
 
 def _iou(entry: dict[str, Any]) -> str:
     return "absent" if entry["iou"] is None else percent(entry["iou"])
+
+
+def runs_list(rows: Sequence[dict[str, Any]]) -> Table:
+    """Runs below a folder, one line each, with their last validation."""
+    table = Table("run", "method", "seed", "net", "data", "step", "last validation", box=None, pad_edge=False)
+    for row in rows:
+        steps = "/".join("-" if row[key] is None else str(row[key]) for key in ("step", "total_steps"))
+        scores = ", ".join(f"{name} {percent(value)}" for name, value in row["scores"].items()) or "none"
+        data, net = str(row["data.path"]).rsplit("/", 1)[-1], f"{row['net.architecture']}, {row['net.backbone']}"
+        table.add_row(*map(escape, (row["run"], row["method"], str(row["seed"]), net, data, steps, scores)))
+    return table
+
+
+def runs_comparison(comparison: Comparison) -> list[Any]:
+    """One row a configuration: mean and spread over seeds, and the difference to the first row; then what the words mean."""
+    table = Table(*map(escape, comparison.differing), "seeds", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for measure in comparison.measures:
+        table.add_column(escape(measure))
+    for group in comparison.groups:
+        label = ["-" if group.settings[key] is None else str(group.settings[key]) for key in comparison.differing]
+        cells = [_measure(comparison.groups[0], group, name) for name in comparison.measures]
+        table.add_row(*map(escape, label), str(len(group.seeds)), *map(escape, cells), end_section=True)
+    notes = [
+        f"{comparison.source}; mIoU in percent, lower severity is better",
+        "mean +- standard deviation over seeds (n - 1), smallest..largest, difference to the first row; `beyond the "
+        "spread`: by more than both standard deviations together (both in brackets), which is no significance test",
+    ]
+    if comparison.rarest:
+        notes.append(f"rarest third (fewest training pixels): {', '.join(comparison.rarest)}")
+    return [table, *map(escape, notes)]
+
+
+def _measure(first: Group, group: Group, name: str) -> str:
+    """One cell of the comparison."""
+    from hiposeg_cli.runs import SEVERITY
+
+    values, base = group.measures[name], first.measures[name]
+    if values is None:
+        return "-"
+    digits, factor = (3, 1) if name == SEVERITY else (2, 100)
+
+    def shown(value: float, sign: str = "") -> str:
+        return f"{factor * value:{sign}.{digits}f}"
+
+    lines = [shown(values.mean) + ("" if values.deviation is None else f" +- {shown(values.deviation)}")]
+    if values.deviation is not None:
+        lines.append(f"{shown(values.low)}..{shown(values.high)}")
+    change = group.differences.get(name)
+    if change is not None and base is not None:
+        known = [shown(spread.deviation) for spread in (base, values) if spread.deviation is not None]
+        lines += [shown(change.value, "+"), change.verdict + (f" ({', '.join(known)})" if len(known) == 2 else "")]
+    return "\n".join(lines)

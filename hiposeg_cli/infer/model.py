@@ -1,0 +1,92 @@
+"""A trained network, rebuilt from its weights file alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.labelmap import LabelArray
+from hiposeg_cli.learn.checkpoint import Checkpoint, apply_weights, load_weights
+from hiposeg_cli.learn.decode import Chain, Decode, LevelMaps, chain
+from hiposeg_cli.learn.device import pick_amp, pick_device
+from hiposeg_cli.learn.evaluate import Read, read_photo
+from hiposeg_cli.nets.net import SegmentationNet, build_net
+from hiposeg_cli.store import sha256_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, ready for photos."""
+
+    net: SegmentationNet
+    checkpoint: Checkpoint
+    device: torch.device
+    amp: torch.dtype | None
+    decode: Decode = field(default_factory=Decode)
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        return self.checkpoint.hierarchy
+
+    @property
+    def identity(self) -> str:
+        """Names weights, input size and decoding rule, so that results are never mixed."""
+        rule = "" if self.decode == Decode() else f"-{self.decode.name}"
+        return f"{sha256_file(self.checkpoint.path)}-{self.checkpoint.about['size'] or 'unscaled'}{rule}"
+
+    def segment(self, image: NDArray[np.uint8]) -> LabelArray:
+        """(H, W, 3) uint8 photo -> (H, W) fine ids."""
+        return self.label_maps(image)[0]
+
+    def label_maps(self, image: NDArray[np.uint8]) -> LevelMaps:
+        """(H, W, 3) uint8 photo -> (H, W) fine ids and, where the rule may speak otherwise than by parents, every level."""
+        return self._read(image, lambda logits: self.decode.maps(logits, self.hierarchy))
+
+    def chain(self, image: NDArray[np.uint8]) -> Chain:
+        """(H, W, 3) uint8 photo -> what back-off chooses from, for any threshold."""
+        return self._read(image, lambda logits: chain(logits, self.hierarchy))
+
+    def _read(self, image: NDArray[np.uint8], read: Callable[[torch.Tensor], Read]) -> Read:
+        return read_photo(self.net, image, read, size=self.checkpoint.about["size"], device=self.device, amp=self.amp)
+
+
+def weights_path(run: Path, which: str = "best") -> Path:
+    """The weights file behind a run folder or a .safetensors path."""
+    if run.suffix == ".safetensors":
+        return run
+    if not run.is_dir():
+        raise DataError(run, "no such run", "name a run folder or a .safetensors file")
+    return run / "weights" / f"{which}.safetensors"
+
+
+def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model:
+    """Rebuild a run's network from its weights file alone; it computes in the precision it was trained with."""
+    checkpoint = load_weights(weights_path(run, which))
+    about = checkpoint.about
+    net = build_net(about["architecture"], about["backbone"], checkpoint.hierarchy.n_fine)
+    apply_weights(net, checkpoint)
+    picked = pick_device(device)
+    logger.info("%s: %s over %s, step %s", checkpoint.path, about["architecture"], about["backbone"], about["step"])
+    return Model(net.to(picked).eval(), checkpoint, picked, pick_amp(about["amp"], picked))
+
+
+def with_size(model: Model, size: int | None) -> Model:
+    """The same model looking at photos of another size (long side in px)."""
+    if size is None:
+        return model
+    return replace(model, checkpoint=replace(model.checkpoint, about={**model.checkpoint.about, "size": size}))
+
+
+def with_decode(model: Model, decode: Decode) -> Model:
+    """The same model speaking by another rule."""
+    return replace(model, decode=decode)

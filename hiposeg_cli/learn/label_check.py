@@ -1,0 +1,70 @@
+"""Whether a dataset's labels can be learned from, seen from the manifest alone, before the first step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.hierarchy import Level
+from hiposeg_cli.store import Dataset, Row
+
+_MOST_NAMES = 5
+
+
+def check_labels(dataset: Dataset, needs: frozenset[str]) -> list[str]:
+    """Look at the class counts of the training and validation rows, for the levels that a method needs.
+
+    Returns: warnings about validation: none at all, without labels, or with classes that training never shows; and
+        about a training split of a single class.
+    Raises: DataError when training has no labelled pixel of a level, or counts a class beyond the hierarchy.
+    """
+    warnings = []
+    if not dataset.rows.get("val"):
+        warnings.append(f"{dataset.root} has no split 'val': nothing is scored, and best weights are the last")
+    for kind, level in (("fine", dataset.hierarchy.fine), ("coarse", dataset.hierarchy.coarse)):
+        if kind in needs:
+            shown = {split: _classes(dataset, split, kind, level) for split in ("train", "val")}
+            warnings += _compare(dataset, kind, level, shown["train"], shown["val"])
+    return warnings
+
+
+def class_pixels(rows: Iterable[Row], kind: str) -> Counter[str]:
+    """Pixels of each class of the level `kind` (`fine` or `coarse`) in some rows, by class id as a manifest writes it."""
+    pixels: Counter[str] = Counter()
+    for row in rows:
+        pixels.update(row.fine_counts if kind == "fine" else row.coarse_counts)
+    return pixels
+
+
+def _classes(dataset: Dataset, split: str, kind: str, level: Level) -> set[int]:
+    """Ids that occur in a split. Raises DataError for one that the hierarchy lacks."""
+    found = class_pixels(dataset.rows.get(split, ()), kind)
+    known = {str(node.id) for node in level.nodes}
+    for class_id in found:
+        if class_id not in known:
+            raise DataError(
+                dataset.root / "manifest" / f"{split}.jsonl", f"counts pixels of the {kind} class {class_id}, but the "
+                f"hierarchy has the classes 0 to {len(level) - 1}", "prepare the data again",
+            )  # fmt: skip
+    return {int(class_id) for class_id, n_pixels in found.items() if n_pixels > 0}
+
+
+def _compare(dataset: Dataset, kind: str, level: Level, train: set[int], val: set[int]) -> list[str]:
+    if not train:
+        raise DataError(
+            dataset.root, f"the split 'train' has no pixel with a {kind} label, which this method learns from",
+            "prepare labelled images, or choose a --method that needs no such labels",
+        )  # fmt: skip
+    warnings = []
+    if len(train) == 1:
+        name = level.names[min(train)]
+        warnings.append(f"every {kind} label of the split 'train' is {name!r}: there is nothing to tell apart")
+    if dataset.rows.get("val") and not val:
+        warnings.append(f"the split 'val' has no pixel with a {kind} label: its scores on this level will be empty")
+    unseen = [level.names[class_id] for class_id in sorted(val - train)]
+    if unseen:
+        named = ", ".join(repr(name) for name in unseen[:_MOST_NAMES]) + (", ..." if len(unseen) > _MOST_NAMES else "")
+        classes = "class occurs" if len(unseen) == 1 else "classes occur"
+        warnings.append(f"{len(unseen)} {kind} {classes} in 'val' but never in 'train', and cannot be learned: {named}")
+    return warnings

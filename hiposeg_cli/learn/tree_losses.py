@@ -1,0 +1,182 @@
+"""Losses on a whole tree of classes: tree-min on scores of every level, tree-triplet on pixel embeddings.
+
+After HSSN ("Deep Hierarchical Semantic Segmentation", CVPR 2022), with the details of its public code
+(qhanghu/HSSN_pytorch). Levels count from the finest, 0, as in `Hierarchy.levels`; n_v is the number of classes of level v.
+An empty sum is 0 with a gradient; targets are never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.labelmap import IGNORE
+
+
+class ClassTree(nn.Module):
+    """Look-ups between the levels of a hierarchy, as buffers that follow the method to its device."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        super().__init__()
+        self.n_levels, self.n_fine, self.n_coarse = len(hierarchy.levels), hierarchy.n_fine, hierarchy.n_coarse
+        self.sizes = [len(level) for level in hierarchy.levels]
+        self.family_sizes: list[list[int]] = []
+        for v, (n_below, n_above) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            parent = np.empty(n_below, dtype=np.int64)  # every class of every level has a leaf below it
+            parent[hierarchy.ancestors(v)] = hierarchy.ancestors(v + 1)
+            self.family_sizes.append(np.bincount(parent, minlength=n_above).tolist())
+            self._keep(f"parent_{v}", torch.from_numpy(np.append(parent, IGNORE)))  # one row more, for IGNORE
+            self._keep(f"families_{v}", torch.from_numpy(np.argsort(parent, kind="stable")))
+        for v, size in enumerate(self.sizes):  # rows of what a pixel of some class is known not to be
+            rows = ~torch.eye(size, dtype=torch.bool)
+            if v == 0:  # of a pixel that is known on the coarse level only, the own parent's leaves are unknown
+                coarse_ids = torch.arange(self.n_coarse)[:, None]
+                rows = torch.cat([rows, torch.from_numpy(hierarchy.parent)[None, :] != coarse_ids])
+            self._keep(f"others_{v}", F.pad(rows, (0, 0, 0, 1)))
+
+    def _keep(self, name: str, table: Tensor) -> None:
+        self.register_buffer(name, table, persistent=False)
+
+    @property
+    def parent(self) -> Tensor:
+        """(F,) int64: the coarse id of each fine id."""
+        return self.get_buffer("parent_0")[:-1]
+
+    def labels(self, fine: Tensor, coarse: Tensor) -> list[Tensor]:
+        """(B, H, W) int64 labels of every level, IGNORE where unknown; those above coarse follow from coarse."""
+        labels = [fine, coarse]
+        for v in range(1, self.n_levels - 1):
+            below = labels[-1]
+            labels.append(self.get_buffer(f"parent_{v}")[torch.where(below == IGNORE, self.sizes[v], below)])
+        return labels
+
+    def negatives(self, v: int, labels: Sequence[Tensor]) -> Tensor:
+        """(B, n_v, H, W) bool: the classes of level v that each pixel is known not to show; none where it has no label.
+
+        Args:
+            labels: as `labels` returns them.
+        """
+        row = torch.where(labels[v] == IGNORE, self.sizes[v], labels[v])
+        if v == 0:
+            coarse_row = torch.where(labels[1] == IGNORE, self.n_coarse, labels[1])
+            row = torch.where(labels[0] == IGNORE, self.n_fine + coarse_row, row)
+        negatives: Tensor = self.get_buffer(f"others_{v}")[row].movedim(-1, 1)
+        return negatives
+
+    def with_descendants(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """The largest score among each class and all its descendants; level v is (B, n_v, H, W)."""
+        highest = [scores[0]]
+        for v, own in enumerate(scores[1:]):
+            families = highest[v][:, self.get_buffer(f"families_{v}")].split(self.family_sizes[v], dim=1)
+            children = torch.stack([family.max(dim=1).values for family in families], dim=1)
+            highest.append(torch.maximum(own, children))
+        return highest
+
+
+def tree_min(tree: ClassTree, scores: Sequence[Tensor], labels: Sequence[Tensor], *, gamma: float = 0.0) -> Tensor:
+    """Tree-min loss (HSSN, L^TM; focal with gamma > 0, L^FTM): binary cross entropy on scores that obey the tree.
+
+    A pixel's own class v is scored with the least probability among v and its ancestors, p = min s_u, every other class
+    with the largest among it and its descendants, q = max s_u:
+
+        sum over levels of 1/(N n_v) sum over pixels of -(1 - p)^gamma log p - sum over other v of q^gamma log(1 - q)
+
+    N counts the pixels with a label on any level. A pixel that is known on the coarse level only has no leaf of its own,
+    and the leaves of its parent are no negatives. Sigmoid is monotone, so minima and maxima are taken of the scores before
+    it. With cross entropy, seven float32 buffers of (B, F, H, W) live at the peak of a step (twelve with a focal gamma),
+    against three for cross entropy alone.
+
+    Args:
+        scores: level v is (B, n_v, H, W) float32, before the sigmoid.
+        labels: level v is (B, H, W) int64 with `IGNORE`.
+    Returns: () float32.
+    """
+    total, lowest = scores[0].new_zeros(()), None
+    highest = tree.with_descendants(scores)
+    for v in reversed(range(tree.n_levels)):
+        known = labels[v] != IGNORE
+        own = scores[v].gather(1, torch.where(known, labels[v], 0)[:, None]).squeeze(1)
+        lowest = own if lowest is None else torch.minimum(own, lowest)
+        positive = torch.where(known, _penalty(-lowest, gamma), 0).sum()
+        negative = torch.where(tree.negatives(v, labels), _penalty(highest[v], gamma), 0).sum()
+        total = total + (positive + negative) / tree.sizes[v]
+    return total / (labels[1] != IGNORE).sum().clamp(min=1)
+
+
+def _penalty(score: Tensor, gamma: float) -> Tensor:
+    """-p^gamma log(1 - p) for p = sigmoid(score), finite for every score."""
+    plain = F.softplus(score)
+    return plain if gamma == 0 else plain * torch.exp(-gamma * F.softplus(-score))
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """One triplet per pixel, where `valid`.
+
+    Attributes:
+        positive: (N,) int64 position of a pixel with the same parent and another leaf.
+        negative: (N,) int64 position of a pixel with another parent.
+        valid: (N,) bool: the pixel's leaf is known, and both kinds exist.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    valid: Tensor
+
+
+def draw_triplets(fine: Tensor, coarse: Tensor, n_fine: int, generator: torch.Generator) -> Triplets:
+    """Draw a partner of each kind for every pixel, evenly among all pixels that qualify.
+
+    A pixel known on the coarse level only can be a negative, nothing else.
+
+    Args:
+        fine: (N,) int64 with `IGNORE`.
+        coarse: (N,) int64 without.
+    """
+    N = len(fine)
+    span = n_fine + 1  # sorted by parent, then by leaf, pixels without a leaf last: partners are whole stretches
+    key = coarse * span + torch.where(fine == IGNORE, n_fine, fine)
+    ordered, order = key.sort(stable=True)
+    leaf_start, leaf_end = torch.searchsorted(ordered, key), torch.searchsorted(ordered, key, right=True)
+    parent_start = torch.searchsorted(ordered, coarse * span)
+    known_end = torch.searchsorted(ordered, coarse * span + n_fine)
+    parent_end = torch.searchsorted(ordered, (coarse + 1) * span)
+    n_positive = known_end - parent_start - (leaf_end - leaf_start)
+    n_negative = N - (parent_end - parent_start)
+    positive = parent_start + _below(n_positive, generator)
+    positive = positive + (positive >= leaf_start) * (leaf_end - leaf_start)
+    negative = _below(n_negative, generator)
+    negative = negative + (negative >= parent_start) * (parent_end - parent_start)
+    valid = (fine != IGNORE) & (n_positive > 0) & (n_negative > 0)
+    return Triplets(order[torch.where(valid, positive, 0)], order[torch.where(valid, negative, 0)], valid)
+
+
+def _below(limits: Tensor, generator: torch.Generator) -> Tensor:
+    """(N,) int64 random numbers, each from 0 to below its own limit; -1 where the limit is 0."""
+    draws = torch.rand(len(limits), generator=generator, device=limits.device)
+    return torch.minimum((draws * limits).long(), limits - 1)  # the product may round up to its limit
+
+
+def tree_triplet(z: Tensor, fine: Tensor, triplets: Triplets, n_fine: int, *, margin: float) -> Tensor:
+    """Tree-triplet loss (HSSN, L^TT): nearer to a sibling class than to another parent's, by a margin.
+
+    max(0, d(a, p) - d(a, n) + margin) with the cosine distance d(a, b) = 1 - a.b, averaged over the triplets of each
+    anchor class, then over the classes that have some.
+
+    Args:
+        z: (N, D) float32, unit length.
+        fine: (N,) int64 with `IGNORE`.
+    Returns: () float32.
+    """
+    difference = (z * (z[triplets.negative] - z[triplets.positive])).sum(dim=1)
+    hinge = torch.where(triplets.valid, (difference + margin).clamp(min=0), 0)
+    leaf = torch.where(triplets.valid, fine, n_fine)  # one row more, for pixels without a triplet
+    sums = torch.zeros(n_fine + 1, dtype=z.dtype, device=z.device).index_add(0, leaf, hinge)[:n_fine]
+    counts = torch.bincount(leaf, minlength=n_fine + 1)[:n_fine]
+    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
