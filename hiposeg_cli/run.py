@@ -21,10 +21,12 @@ from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
 from hiposeg_cli.infer.model import weights_path
 from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import Augment, AugmentOptions
 from hiposeg_cli.learn.checkpoint import apply_weights, load_weights
 from hiposeg_cli.learn.device import pick_amp, pick_device
 from hiposeg_cli.learn.label_check import check_labels
+from hiposeg_cli.learn.launch import launch_of
 from hiposeg_cli.learn.loop import Silent, Trainer, Watcher
 from hiposeg_cli.learn.method import Method
 from hiposeg_cli.learn.schedule import OptimConfig
@@ -62,7 +64,9 @@ class DataConfig:
     """Training data and how it is shown; see `AugmentOptions`.
 
     Attributes:
-        batch: images that go through the network at once; `optim.accumulate` of these make a step.
+        batch: images that go through the network at once, in each process of a run; `optim.accumulate` of these make a
+            step.
+        workers: loader processes, of each process of a run.
         rare_class_sampling: temperature at which images are drawn by class, rare ones more often (0.01 in DAFormer);
             0 shows every image once an epoch.
     """
@@ -245,11 +249,12 @@ def plan_run(config: RunConfig) -> Plan:
     typed = flatten({name: asdict(section) for name, section in sections.items()})
     chosen = {key: typed[key] for key, origin in config.origins.items() if origin != "defaults" and key in typed}
     device = pick_device(config.loop.device)
+    launch = launch_of(os.environ)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     return plan(
         open_training_data(config),
         device=cast(Device, device.type),
-        cores=os.cpu_count() or 1,
+        cores=max(1, (os.cpu_count() or 1) // (launch.local_size if launch else 1)),
         gpu_bytes=memory,
         chosen=chosen,
     )
@@ -293,7 +298,7 @@ def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> N
     packages = ("hiposeg-cli", "torch", "timm", "segmentation-models-pytorch", "numpy", "pillow")
     env = {
         "python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
-        "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(), "processes": ranks.n_ranks(), "cuda": torch.version.cuda,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {name: version(name) for name in packages},
     }  # fmt: skip

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +18,7 @@ from hiposeg_cli.commands import console
 
 if TYPE_CHECKING:
     from hiposeg_cli.config import Layer
+    from hiposeg_cli.learn.loop import Trainer
     from hiposeg_cli.run import RunConfig
 
 
@@ -28,15 +32,15 @@ def train(
     weights: Annotated[str | None, typer.Option(help="Backbone weights: auto, none, hub or a file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps; replaces --epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at once.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images at once, in each process.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Batches a step, their gradients added.")] = None,
     crop: Annotated[str | None, typer.Option(help="Training crop, HxW or one side, in px.")] = None,
     size: Annotated[int | None, typer.Option(help="Bring images to this long side first, in px.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.")] = None,
     schedule: Annotated[str | None, typer.Option(help="poly, cosine or constant.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes, of each process.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, or several GPUs: 0,1.")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, off, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     deterministic: Annotated[
@@ -58,9 +62,10 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train a network; validates on both levels and keeps the best and last weights."""
-    from hiposeg_cli.errors import ConfigError, HiposegError
+    """Train a network; validates on both levels and keeps the best and last weights.
 
+    On several GPUs with --device 0,1, and on several machines under torchrun or Slurm's srun.
+    """
     flags = {
         "method.name": method, "net.architecture": net, "net.backbone": backbone, "net.weights": weights,
         "optim.epochs": epochs, "optim.iterations": iterations, "data.batch": batch, "data.crop": crop, "data.size": size,
@@ -70,27 +75,105 @@ def train(
         "optim.weight_average": ema, "data.path": str(data.resolve()) if data else None,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
-    if resume is not None:
-        if given or assign or config or init or out or overwrite or show_config:
-            raise ConfigError("--resume", "continues a run exactly as it was begun", "drop the other options")
-        _run_training(None, resume, init=None, as_json=as_json)
-        return
-    if init is not None and weights is not None:
-        raise ConfigError("--init", "already gives every weight", "drop --weights")
-    run_config = _resolve(given, assign or [], config or [])
-    if show_config:
-        _show_config(run_config, as_json=as_json)
-        return
-    if not run_config.data.path:
-        raise ConfigError("DATA", "is missing", "name a prepared dataset, or a run with --resume")
-    run_dir = _claim(out, Path(run_config.data.path), run_config.method, overwrite=overwrite)
+    request = _Request(
+        given, assign or [], config or [], out, resume, init, overwrite=overwrite, show_config=show_config, as_json=as_json
+    )
+    with _as_ranks():
+        exit_code = _train(request)
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was typed."""
+
+    given: dict[str, Any]
+    assign: list[str]
+    config: list[Path]
+    out: Path | None
+    resume: Path | None
+    init: Path | None
+    overwrite: bool
+    show_config: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is trained, and where it is written; the same in every process of a run."""
+
+    config: RunConfig
+    run_dir: Path
+
+
+@contextlib.contextmanager
+def _as_ranks() -> Iterator[None]:
+    """Join the processes of one launch, of which the first speaks; one that ends because of another ends silently."""
+    from hiposeg_cli.learn.launch import launch_of
+
+    if launch_of(os.environ) is not None:  # every process would warn that looking for unused parameters found none
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    from hiposeg_cli.learn import ranks
+
     try:
-        _run_training(run_config, run_dir, init=init, as_json=as_json)
+        with ranks.joined():
+            if not ranks.is_first():
+                console.set_quiet(True)
+            yield
+    except ranks.EndedElsewhere as ended:
+        raise typer.Exit(ended.exit_code) from None
+
+
+def _train(request: _Request) -> int:
+    """Train, or show the settings. Returns the exit code."""
+    from hiposeg_cli.errors import HiposegError
+    from hiposeg_cli.learn.ranks import decided_by_first
+
+    job = decided_by_first(lambda: _decide(request))
+    if not isinstance(job, _Job):
+        return job
+    try:
+        return _run_training(job, request)
     except HiposegError:
-        if out is None:
+        if request.out is None and request.resume is None:
             with contextlib.suppress(OSError):
-                run_dir.rmdir()  # succeeds only when nothing was written to it
+                job.run_dir.rmdir()  # succeeds only when nothing was written to it
         raise
+
+
+def _decide(request: _Request) -> _Job | int:
+    """The settings and the folder of a run, or the exit code where everything is done by now."""
+    from hiposeg_cli.errors import ConfigError
+    from hiposeg_cli.run import load_run_config
+
+    if request.resume is not None:
+        others = (request.given, request.assign, request.config, request.init, request.out)
+        if any(others) or request.overwrite or request.show_config:
+            raise ConfigError("--resume", "continues a run exactly as it was begun", "drop the other options")
+        saved = load_run_config(request.resume)
+        exit_code = _on_several_gpus(saved)
+        return _Job(saved, request.resume) if exit_code is None else exit_code
+    if request.init is not None and "net.weights" in request.given:
+        raise ConfigError("--init", "already gives every weight", "drop --weights")
+    config, exit_code = _resolve(request)
+    if exit_code is not None:
+        return exit_code
+    if request.show_config:
+        _show_config(config, as_json=request.as_json)
+        return 0
+    if not config.data.path:
+        raise ConfigError("DATA", "is missing", "name a prepared dataset, or a run with --resume")
+    return _Job(config, _claim(request.out, Path(config.data.path), config.method, overwrite=request.overwrite))
+
+
+def _on_several_gpus(config: RunConfig) -> int | None:
+    """Run this command again as one process a GPU, where several are named. Returns their exit code."""
+    from hiposeg_cli.learn import ranks
+    from hiposeg_cli.learn.device import gpu_list
+
+    gpus = gpu_list(config.loop.device) if ranks.n_ranks() == 1 else []
+    return ranks.launch(len(gpus), sys.argv[1:]) if len(gpus) > 1 else None
 
 
 def _show_config(run_config: RunConfig, *, as_json: bool) -> None:
@@ -102,8 +185,11 @@ def _show_config(run_config: RunConfig, *, as_json: bool) -> None:
         console.out(f"{key} = {value}  ({run_config.origins[key]})")
 
 
-def _resolve(given: dict[str, Any], assign: list[str], files: list[Path]) -> RunConfig:
-    """The settings of a run; those that nobody chose are planned for the dataset, and the plan is shown."""
+def _resolve(request: _Request) -> tuple[RunConfig, int | None]:
+    """The settings of a run; those that nobody chose are planned for the dataset, and the plan is shown.
+
+    Returns: the settings, and the exit code where they named several GPUs and the run is over.
+    """
     from hiposeg_cli.config import Layer, parse_assignment
     from hiposeg_cli.run import plan_run, resolve_config
 
@@ -111,16 +197,20 @@ def _resolve(given: dict[str, Any], assign: list[str], files: list[Path]) -> Run
         "net.architecture": "--net", "method.name": "--method", "data.path": "DATA", "optim.weight_average": "--ema",
     }  # fmt: skip
     layers: list[Layer] = [
-        Layer(names.get(key, "--" + key.split(".")[1].replace("_", "-")), {key: value}) for key, value in given.items()
+        Layer(names.get(key, "--" + key.split(".")[1].replace("_", "-")), {key: value})
+        for key, value in request.given.items()
     ]
-    chosen = [*(parse_assignment(text) for text in assign), *layers]
-    config = resolve_config(chosen, files)
+    chosen = [*(parse_assignment(text) for text in request.assign), *layers]
+    config = resolve_config(chosen, request.config)
     if not config.data.path:
-        return config
+        return config, None
+    exit_code = None if request.show_config else _on_several_gpus(config)
+    if exit_code is not None:
+        return config, exit_code
     planned = plan_run(config)
     for line in planned.lines():
         console.say(line)
-    return resolve_config(chosen, files, planned.layer())
+    return resolve_config(chosen, request.config, planned.layer()), None
 
 
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
@@ -140,39 +230,49 @@ def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Pat
     return out
 
 
-def _run_training(config: RunConfig | None, run_dir: Path, *, init: Path | None, as_json: bool) -> None:
-    """Train or, without a configuration, resume; signals save the state."""
+def _run_training(job: _Job, request: _Request) -> int:
+    """Train or resume; signals save the state. Returns the exit code."""
+    from hiposeg_cli.learn import ranks
     from hiposeg_cli.learn.loop import Interrupted
-    from hiposeg_cli.run import load_run_config, make_trainer, write_run_files
+    from hiposeg_cli.run import make_trainer, write_run_files
 
-    resuming = config is None
-    run_config = load_run_config(run_dir) if config is None else config
-    with _Signals() as signals, TrainingView() as view:
-        trainer, built = make_trainer(run_config, run_dir, init=init, resuming=resuming, watcher=view, stop=signals.received)
-        for text in built.warnings:
-            console.warn(text)
-        if resuming:
-            trainer.resume()
-        else:
-            write_run_files(run_dir, run_config, trainer.dataset.hierarchy)
+    config, run_dir, resuming = job.config, job.run_dir, request.resume is not None
+    with _Signals(several=ranks.n_ranks() > 1) as signals, TrainingView() as view:
+        with ranks.agreed():
+            trainer, built = make_trainer(
+                config, run_dir, init=request.init, resuming=resuming, watcher=view, stop=signals.received
+            )
+            for text in built.warnings if ranks.is_first() else ():
+                console.warn(text)
+            if resuming:
+                trainer.resume()
+            elif ranks.is_first():
+                write_run_files(run_dir, config, trainer.dataset.hierarchy)
         weights_from = "from the saved state" if resuming else built.weights_from
+        processes = f"{ranks.n_ranks()} processes of " if ranks.n_ranks() > 1 else ""
         console.say(
-            f"{run_config.method} on {trainer.dataset.root.name}: {len(trainer.train_set)} images, "
-            f"{trainer.total_steps} steps, {trainer.device}, backbone weights: {weights_from}"
+            f"{config.method} on {trainer.dataset.root.name}: {len(trainer.train_set)} images, "
+            f"{trainer.total_steps} steps, {processes}{trainer.device.type if processes else trainer.device}, "
+            f"backbone weights: {weights_from}"
         )
         try:
             trainer.run()
         except Interrupted as stopped:
-            console.say(f"{stopped}; continue with: hiposeg train --resume {run_dir}")
-            raise typer.Exit(128 + stopped.signal_number) from None
+            again = " (with as many processes)" if processes else ""
+            console.say(f"{stopped}; continue with: hiposeg train --resume {run_dir}{again}")
+            return 128 + stopped.signal_number
+    with ranks.agreed():
+        if ranks.is_first():
+            _report(trainer, as_json=request.as_json)
+    return 0
+
+
+def _report(trainer: Trainer, *, as_json: bool) -> None:
+    """Write results.csv and say where the run is."""
     rows = [values for values in trainer.log.read() if "loss" not in values]
-    _write_results(run_dir / "results.csv", rows)
-    if as_json:
-        console.out(
-            console.envelope("train", {"run": str(run_dir), **rows[-1], "best_val_fine_miou": trainer.progress["best"]})
-        )
-    else:
-        console.out(str(run_dir))
+    _write_results(trainer.run_dir / "results.csv", rows)
+    found = {"run": str(trainer.run_dir), **rows[-1], "best_val_fine_miou": trainer.progress["best"]}
+    console.out(console.envelope("train", found) if as_json else str(trainer.run_dir))
 
 
 def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -190,9 +290,15 @@ def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 class _Signals:
-    """Remembers SIGINT and SIGTERM while training; a second one acts at once."""
+    """Remembers SIGINT and SIGTERM while training; a second one acts at once.
 
-    def __init__(self) -> None:
+    Args:
+        several: whether this is one process of several; then a launcher and a scheduler may both pass the same signal on,
+            and a second one means nothing.
+    """
+
+    def __init__(self, *, several: bool = False) -> None:
+        self.several = several
         self.number: int | None = None
 
     def received(self) -> int | None:
@@ -203,10 +309,11 @@ class _Signals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+        if self.number is not None and not self.several:
             raise KeyboardInterrupt
+        if self.number is None:
+            console.say("stopping after this step" + ("" if self.several else " (once more to stop at once)"))
         self.number = number
-        console.say("stopping after this step (once more to stop at once)")
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self.before.items():

@@ -19,6 +19,7 @@ from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy, parse_hierarchy
 from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.learn import ranks
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,12 @@ class RunState:
     device: torch.device
 
     def save(self, path: Path) -> None:
-        """Write the state atomically."""
-        tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.device)
+        """Write the state atomically. Every process of a run calls this, and the first writes, with all random states."""
+        tensors: dict[str, Tensor] = {}
+        for rank, states in enumerate(ranks.gathered(self._random_states())):
+            tensors |= {_of_rank(key, rank): state for key, state in states.items()}
+        if not ranks.is_first():
+            return
         for name, module in self.modules.items():
             tensors |= {f"module/{name}/{key}": tensor for key, tensor in module.state_dict().items()}
         state = self.optimizer.state_dict()
@@ -114,6 +117,17 @@ class RunState:
             self.progress.update(header["progress"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise DataError(path, f"does not fit this run ({str(error).splitlines()[0]})", "start a new run") from None
-        torch.set_rng_state(tensors["rng/cpu"])
-        if "rng/cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng/cuda"], self.device)
+        own = {key: tensors[name] for key in ("rng/cpu", "rng/cuda") if (name := _of_rank(key, ranks.rank())) in tensors}
+        if "rng/cpu" in own:
+            torch.set_rng_state(own["rng/cpu"])
+        if "rng/cuda" in own and self.device.type == "cuda":
+            torch.cuda.set_rng_state(own["rng/cuda"], self.device)
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {"rng/cpu": torch.get_rng_state()}
+        return states | ({"rng/cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+
+
+def _of_rank(key: str, rank: int) -> str:
+    """Name of a rank's random state in the file; the first rank's is that of a run of one process."""
+    return f"{key}/{rank}" if rank else key

@@ -65,14 +65,17 @@ class StepSampler(Sampler[list[Draw]]):
 
     A fresh permutation each epoch, the remainder dropped; or, with `rare`, images drawn by class with replacement. A
     step draws what it would in one batch of `accumulate` times the size. A set smaller than that is repeated within it.
+    Of `n_ranks` processes that draw `batch` images each, number `rank` draws its part of what one would draw in batches
+    of `n_ranks * batch`.
     """
 
     def __init__(
         self, n_rows: int, batch: int, seed: int, start_step: int, total_steps: int, accumulate: int = 1,
-        rare: RareClasses | None = None,
+        rare: RareClasses | None = None, rank: int = 0, n_ranks: int = 1,
     ) -> None:  # fmt: skip
         self.n_rows, self.batch, self.seed = n_rows, batch, seed
         self.start_step, self.total_steps, self.accumulate, self.rare = start_step, total_steps, accumulate, rare
+        self.rank, self.n_ranks, self.n_draws = rank, n_ranks, batch * accumulate * n_ranks
 
     def __len__(self) -> int:
         return (self.total_steps - self.start_step) * self.accumulate
@@ -80,10 +83,11 @@ class StepSampler(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start_step, self.total_steps):
             draws = self._by_epoch(step) if self.rare is None else self._by_class(step, self.rare)
-            yield from (draws[first : first + self.batch] for first in range(0, len(draws), self.batch))
+            own = range(self.rank * self.batch, self.n_draws, self.n_ranks * self.batch)
+            yield from (draws[first : first + self.batch] for first in own)
 
     def _by_epoch(self, step: int) -> list[Draw]:
-        n_draws = self.batch * self.accumulate
+        n_draws = self.n_draws
         epoch, position = divmod(step, steps_per_epoch(self.n_rows, n_draws))
         order = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
         chosen = np.take(order, range(position * n_draws, (position + 1) * n_draws), mode="wrap")
@@ -91,7 +95,7 @@ class StepSampler(Sampler[list[Draw]]):
 
     def _by_class(self, step: int, rare: RareClasses) -> list[Draw]:
         """An image may be drawn twice in an epoch, so every draw is a round of its own: another crop each time."""
-        n_draws = self.batch * self.accumulate
+        n_draws = self.n_draws
         rng = np.random.default_rng([self.seed, step, 0, _BY_CLASS])
         return [(step * n_draws + number, index) for number, index in enumerate(rare.draw(rng, n_draws))]
 

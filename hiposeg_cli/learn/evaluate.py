@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hiposeg_cli.errors import HiposegError
 from hiposeg_cli.labelmap import LabelArray
+from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import resize_long_side
 from hiposeg_cli.learn.decode import Chain, LevelMaps, leaf_map
 from hiposeg_cli.metrics import BackOffCurve, Confusion
@@ -75,6 +76,17 @@ def evaluate(
 ) -> Confusion:
     """Count every image of some rows against the fine map of `predict`, one image in memory at a time."""
     return evaluate_levels(dataset, rows, lambda image: (predict(image),), progress)
+
+
+def evaluate_jointly(dataset: Dataset, rows: tuple[Row, ...], predict: Segment) -> Confusion:
+    """`evaluate` by all processes of a run: each counts its share of the rows, and every one gets the sum."""
+    with ranks.agreed():
+        confusion = evaluate(dataset, tuple(ranks.share(rows)), predict)
+    n_images = np.array([confusion.n_images])
+    ranks.add_up(confusion.counts)
+    ranks.add_up(n_images)
+    confusion.n_images = int(n_images[0])
+    return confusion
 
 
 def evaluate_levels(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +18,13 @@ from torch.utils.data import DataLoader
 
 from hiposeg_cli.errors import DataError, HiposegError
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
+from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import Augment
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import RunState, save_weights
 from hiposeg_cli.learn.compilation import training_pass
 from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
-from hiposeg_cli.learn.evaluate import enough_memory, evaluate, segment
+from hiposeg_cli.learn.evaluate import enough_memory, evaluate_jointly, segment
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.metrics_log import MetricsLog
 from hiposeg_cli.learn.rare_classes import rare_classes
@@ -63,11 +65,11 @@ class Silent:
 
 @dataclass
 class Trainer:
-    """One training run.
+    """One training run, or one process of a run of several; see `ranks`.
 
     Attributes:
         about: written into every weights file (network configuration, input size).
-        batch: images that go through the network at once; `optim.accumulate` of these make a step.
+        batch: images that go through the network at once, in each process; `optim.accumulate` of these make a step.
         patience: validations without a better fine mIoU after which training stops; 0 never stops it.
         rare_class_sampling: temperature of `rare_classes`; 0 shows every image once an epoch.
         compiled, tensorboard: as `loop.compile` and `loop.tensorboard`.
@@ -97,18 +99,22 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.log = MetricsLog(self.run_dir / "metrics.jsonl", self.run_dir / "tensorboard" if self.tensorboard else None)
+        if not ranks.is_first():
+            self.watcher = Silent()
         self.net.to(self.device)
         self.method.to(self.device)
+        ranks.share_norms([self.net, self.method], self.device)
         self.forward, self.warning = training_pass(self.net, self.device, compiled=self.compiled)
         decay = self.optim.weight_average
         self.average = WeightAverage(self.net, decay) if decay > 0 else None
         self.optimizer = build_optimizer(self.net, self.method, self.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.train_set = TrainSet(self.dataset, "train", self.augment, self.method.needs, self.seed)
-        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch * self.optim.accumulate)
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch * self.optim.accumulate * ranks.n_ranks())
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
         self.progress: dict[str, Any] = {
             "step": 0, "best": None, "stale": 0, "images": len(self.train_set), "total_steps": self.total_steps,
+            "processes": ranks.n_ranks(),
         }  # fmt: skip
         modules = {"net": self.net, "method": self.method} | ({"average": self.average} if self.average is not None else {})
         self.state = RunState(modules, self.optimizer, self.progress, self.device)
@@ -131,10 +137,19 @@ class Trainer:
         return self.stopped_early or int(self.progress["step"]) >= self.total_steps
 
     def resume(self) -> None:
-        """Go on from the saved state. Raises DataError when there is none or the run is finished."""
+        """Go on from the saved state.
+
+        Raises: DataError when there is none, the run is finished, or other numbers of images or processes began it.
+        """
         begun = load_hierarchy(self.run_dir / "hierarchy.yaml")
         begun.require_same(self.dataset.hierarchy, mine=self.run_dir, theirs=self.dataset.root)
+        self.progress["processes"] = 1  # a state of an earlier version does not say
         self.state.load(self.state_path)
+        if self.progress["processes"] != ranks.n_ranks():
+            raise DataError(
+                self.run_dir, f"was begun by {self.progress['processes']} processes, not {ranks.n_ranks()}",
+                f"resume it with {self.progress['processes']}, or start a new run with --init",
+            )  # fmt: skip
         if (self.progress["images"], self.progress["total_steps"]) != (len(self.train_set), self.total_steps):
             raise DataError(
                 self.dataset.root, f"has {len(self.train_set)} training images, not the run's {self.progress['images']}",
@@ -148,7 +163,8 @@ class Trainer:
             )  # fmt: skip
         if "scaler" in self.progress:
             self.scaler.load_state_dict(self.progress["scaler"])
-        self.log.cut_after(self.progress["step"])
+        if ranks.is_first():
+            self.log.cut_after(self.progress["step"])
 
     def run(self) -> dict[str, Any]:
         """Train to the end. Returns the last validation's values.
@@ -156,12 +172,14 @@ class Trainer:
         Raises: Interrupted after saving the state when `stop` asks for it; HiposegError when the loss is not finite.
         """
         if self.progress["step"] == 0:
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + ranks.rank())
         scores: dict[str, Any] = {}
         self.read_at = (self.progress["step"], time.perf_counter())
         with living_workers(self.workers), closing(drawn_batches(self._loader())) as batches:
             while not self.finished:
-                scores = self._advance(list(islice(batches, self.optim.accumulate))) or scores
+                with ranks.agreed():
+                    drawn = list(islice(batches, self.optim.accumulate))
+                scores = self._advance(drawn) or scores
         return scores
 
     def _advance(self, batches: Sequence[Batch]) -> dict[str, Any]:
@@ -171,7 +189,7 @@ class Trainer:
         with enough_memory(f"a batch of {self.batch}", f"pass {smaller}, or a smaller --crop"):
             terms = self._step(batches, Progress(step, self.total_steps, self.seed))
         self.progress["step"] = step = step + 1
-        signal_number, ends = self.stop(), step == self.total_steps
+        signal_number, ends = ranks.any_signal(self.stop()), step == self.total_steps
         scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
         logs = ends or step % self.log_every == 0
         values: dict[str, float] = {}
@@ -180,7 +198,7 @@ class Trainer:
             values = self._read(terms, [key for batch in batches for key in batch.keys], step - 1)
         self.watcher.step(step, self.total_steps, values)
         if logs:
-            self.log.write({"step": step, "epoch": step / self.steps_per_epoch, **values})
+            self._write({"step": step, "epoch": step / self.steps_per_epoch, **values})
         scores = self._validate(step) if scores_now else {}
         if signal_number is not None and not self.finished:
             self._save_state()
@@ -191,7 +209,7 @@ class Trainer:
         kind, temperature = "fine" if "fine" in self.method.needs else "coarse", self.rare_class_sampling
         sampler = StepSampler(
             len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps, self.optim.accumulate,
-            rare_classes(self.train_set.rows, kind, temperature) if temperature > 0 else None,
+            rare_classes(self.train_set.rows, kind, temperature) if temperature > 0 else None, ranks.rank(), ranks.n_ranks(),
         )  # fmt: skip
         return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
 
@@ -207,19 +225,33 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms = []
         for number, batch in enumerate(batches, start=1):
-            terms.append(self._gradients(batch.to(self.device), progress))
-            if number == len(batches):
+            last = number == len(batches)
+            terms.append(self._gradients(batch.to(self.device), progress, last=last))
+            if last:
                 self._update()
             self.method.after_step()
+        ranks.average_norms([self.net, self.method])
         if self.average is not None:
             self.average.update(self.net, progress.step)
         return _mean(terms)
 
-    def _gradients(self, batch: Batch, progress: Progress) -> LossTerms:
-        """Add the gradients of one batch; its terms, detached."""
+    @cached_property
+    def _shared(self) -> ranks.SharedStep:
+        """`_losses` with gradients averaged over the processes of a run; made when all have come to the first step."""
+        return ranks.SharedStep(self._losses, [self.net, self.method])
+
+    def _losses(self, batch: Batch, progress: Progress) -> LossTerms:
         with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
             output = self.forward(batch.image)
-        terms = self.method.losses(batch, output, progress)
+        return self.method.losses(batch, output, progress)
+
+    def _gradients(self, batch: Batch, progress: Progress, *, last: bool) -> LossTerms:
+        """Add the gradients of one batch; its terms, detached.
+
+        Args:
+            last: whether the weights move next.
+        """
+        terms = self._shared(batch, progress, last=last)
         self.scaler.scale(terms.total / self.optim.accumulate).backward()
         return LossTerms(terms.total.detach(), terms.parts)
 
@@ -236,12 +268,16 @@ class Trainer:
 
         Raises: HiposegError when the loss is not finite.
         """
-        values = {"loss": _number(terms.total), **{name: _number(part) for name, part in terms.parts.items()}}
+        joint = ranks.averaged(terms)
+        values = {"loss": _number(joint.total), **{name: _number(part) for name, part in joint.parts.items()}}
         if not math.isfinite(values["loss"]):
-            raise HiposegError(
-                f"step {step}", f"the loss is {values['loss']} (images {', '.join(keys[:8])})",
-                "lower --lr, add --set optim.clip_norm=1, or look at these images",
-            )  # fmt: skip
+            own = [] if math.isfinite(_number(terms.total)) else list(keys)
+            named = [key for found in ranks.gathered(own) for key in found]
+            with ranks.agreed():
+                raise HiposegError(
+                    f"step {step}", f"the loss is {values['loss']} (images {', '.join(named[:8])})",
+                    "lower --lr, add --set optim.clip_norm=1, or look at these images",
+                )  # fmt: skip
         values |= {"lr": self.optim.rate(step, self.total_steps)}
         now, (last_step, last_time) = time.perf_counter(), self.read_at
         values["seconds"], self.read_at = (now - last_time) / (step + 1 - last_step), (step + 1, now)
@@ -255,16 +291,18 @@ class Trainer:
         values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch, **self._scores(net.eval())}
         fine = values.get(f"val_{self.dataset.hierarchy.fine.name}_miou")
         about = {**self.about, "step": step, "val_fine_miou": fine}
-        save_weights(self.run_dir / "weights" / "last.safetensors", net, self.dataset.hierarchy, about)
         best = self.progress["best"]
         better = fine is None or best is None or fine > best
         self.progress["stale"] = 0 if better else self.progress["stale"] + 1
         if better:
             self.progress["best"] = fine
-            save_weights(self.run_dir / "weights" / "best.safetensors", net, self.dataset.hierarchy, about)
+        with ranks.agreed():
+            for which in ("last", "best") if better else ("last",):
+                if ranks.is_first():
+                    save_weights(self.run_dir / "weights" / f"{which}.safetensors", net, self.dataset.hierarchy, about)
         if self.patience:
             values |= {"stale": self.progress["stale"], "stopped_early": self.stopped_early}
-        self.log.write(values)
+        self._write(values)
         self._save_state()
         self.watcher.scored(epoch, values)
         self.read_at = (step, time.perf_counter())
@@ -279,7 +317,7 @@ class Trainer:
         def predict(image: Any) -> Any:
             return segment(net, image, size=size, device=self.device, amp=self.amp)
 
-        confusion = evaluate(self.dataset, self.dataset.split("val"), predict)
+        confusion = evaluate_jointly(self.dataset, self.dataset.split("val"), predict)
         return {
             f"val_{level.name}_miou": none_if_nan(score(confusion.matrix(depth), level).miou)
             for depth, level in enumerate(self.dataset.hierarchy.levels)
@@ -287,7 +325,13 @@ class Trainer:
 
     def _save_state(self) -> None:
         self.progress["scaler"] = self.scaler.state_dict()
-        self.state.save(self.state_path)
+        with ranks.agreed():
+            self.state.save(self.state_path)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        with ranks.agreed():
+            if ranks.is_first():
+                self.log.write(values)
 
 
 def _number(tensor: Tensor) -> float:

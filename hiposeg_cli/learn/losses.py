@@ -1,5 +1,8 @@
 """Losses on pixels and prototypes. An empty sum is 0 with a gradient; targets are never written to.
 
+In a run of several processes a mean over pixels is that over all of them; see `ranks`. What acts on prototypes only needs
+no care: those are the same in every process.
+
 Equations of HiPoSeg (ICLR 2026) are named L_ce, L_fh, L_fl, L_hh, L_ll, L_align as in the paper.
 """
 
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.prototypes import similarity
+from hiposeg_cli.learn.ranks import joint_mean
 
 Distance = Literal["squared", "euclidean"]
 Reduction = Literal["mean", "sum"]
@@ -27,7 +31,8 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         target: (B, H, W) int64 with `IGNORE`.
     """
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
-    return total / (target != IGNORE).sum().clamp(min=1)
+    count = (target != IGNORE).sum()
+    return joint_mean(total / count.clamp(min=1), count)
 
 
 def partial_cross_entropy(logits: Tensor, fine: Tensor, coarse: Tensor, parent: Tensor) -> Tensor:
@@ -45,7 +50,8 @@ def partial_cross_entropy(logits: Tensor, fine: Tensor, coarse: Tensor, parent: 
     inside = parent[None, :] == coarse.flatten()[only][:, None]
     summed = torch.logsumexp(scores.masked_fill(~inside, float("-inf")), dim=1)
     total = total + (torch.logsumexp(scores, dim=1) - summed).sum()
-    return total / (coarse != IGNORE).sum().clamp(min=1)
+    count = (coarse != IGNORE).sum()
+    return joint_mean(total / count.clamp(min=1), count)
 
 
 def pull(z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float) -> Tensor:
@@ -62,9 +68,9 @@ def pull(z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau:
     Returns: () float32.
     """
     if len(z) == 0:
-        return z.sum() * 0
+        return joint_mean(z.sum() * 0, 0)
     scores = similarity(z, prototypes) / tau
-    return F.cross_entropy(scores.masked_fill(~allowed, float("-inf")), target)
+    return joint_mean(F.cross_entropy(scores.masked_fill(~allowed, float("-inf")), target), len(z))
 
 
 def repel(

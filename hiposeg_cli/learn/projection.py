@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hiposeg_cli.learn.prototypes import unit
+from hiposeg_cli.learn.ranks import rows_in_norm
 
 
 class Projection(nn.Sequential):
@@ -24,7 +25,7 @@ class Projection(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D0) -> (N, D) unit length; batch statistics need two pixels, so one or none goes by the running ones."""
-        if len(features) > 1 or not self.training:
+        if not self.training or rows_in_norm(self, len(features)) > 1:
             return unit(super().forward(features))
         self.eval()
         projected = super().forward(features)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiposeg_cli.learn.ranks import joint_sum
+
 _EPS = 1e-12
 
 
@@ -46,12 +48,14 @@ class BatchPrototypes:
 def batch_prototypes(z: Tensor, target: Tensor, n_classes: int) -> BatchPrototypes:
     """Normalised class means: b[k] = unit(sum of z over pixels with target k).
 
+    Sums and counts are over the pixels of all processes of a run, so that every one has the same prototypes.
+
     Args:
         z: (N, D) float32, unit length.
         target: (N,) int64 in 0..K-1, no ignore.
     """
     sums = torch.zeros(n_classes, z.shape[1], dtype=z.dtype, device=z.device).index_add(0, target, z)
-    return BatchPrototypes(unit(sums), torch.bincount(target, minlength=n_classes))
+    return BatchPrototypes(unit(joint_sum(sums)), joint_sum(torch.bincount(target, minlength=n_classes)))
 
 
 def balanced_parents(children: BatchPrototypes, parent: Tensor, n_coarse: int) -> BatchPrototypes:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import IGNORE
+from hiposeg_cli.learn.ranks import joint_mean, joint_sum
 
 
 class ClassTree(nn.Module):
@@ -106,7 +107,8 @@ def tree_min(tree: ClassTree, scores: Sequence[Tensor], labels: Sequence[Tensor]
         positive = torch.where(known, _penalty(-lowest, gamma), 0).sum()
         negative = torch.where(tree.negatives(v, labels), _penalty(highest[v], gamma), 0).sum()
         total = total + (positive + negative) / tree.sizes[v]
-    return total / (labels[1] != IGNORE).sum().clamp(min=1)
+    count = (labels[1] != IGNORE).sum()
+    return joint_mean(total / count.clamp(min=1), count)
 
 
 def _penalty(score: Tensor, gamma: float) -> Tensor:
@@ -167,7 +169,8 @@ def tree_triplet(z: Tensor, fine: Tensor, triplets: Triplets, n_fine: int, *, ma
     """Tree-triplet loss (HSSN, L^TT): nearer to a sibling class than to another parent's, by a margin.
 
     max(0, d(a, p) - d(a, n) + margin) with the cosine distance d(a, b) = 1 - a.b, averaged over the triplets of each
-    anchor class, then over the classes that have some.
+    anchor class, then over the classes that have some. Both are over the triplets of all processes of a run; the partners
+    of a triplet come from one process.
 
     Args:
         z: (N, D) float32, unit length.
@@ -179,4 +182,5 @@ def tree_triplet(z: Tensor, fine: Tensor, triplets: Triplets, n_fine: int, *, ma
     leaf = torch.where(triplets.valid, fine, n_fine)  # one row more, for pixels without a triplet
     sums = torch.zeros(n_fine + 1, dtype=z.dtype, device=z.device).index_add(0, leaf, hinge)[:n_fine]
     counts = torch.bincount(leaf, minlength=n_fine + 1)[:n_fine]
+    sums, counts = joint_sum(sums), joint_sum(counts)
     return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)

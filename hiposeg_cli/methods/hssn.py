@@ -34,7 +34,7 @@ from hiposeg_cli.learn.batch import Batch, Output, grid_labels
 from hiposeg_cli.learn.losses import partial_cross_entropy, pixel_cross_entropy
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.projection import Projection
-from hiposeg_cli.learn.sampling import balanced_cross_entropy, sample_pixels
+from hiposeg_cli.learn.sampling import balanced_cross_entropy, draw_seed, sample_pixels
 from hiposeg_cli.learn.tree_losses import ClassTree, draw_triplets, tree_min, tree_triplet
 
 _DRAW_SEED = 2**62  # keeps the draw of triplets apart from that of pixels, which has the same seed and step
@@ -154,7 +154,7 @@ class HSSN(Method):
         index = sample_pixels(classes, coarse != IGNORE, None, cap=cap, how="random", progress=progress)
         fine, coarse = fine[index], coarse[index]
         generator = torch.Generator(device=fine.device)
-        generator.manual_seed((progress.seed * 1_000_003 + progress.step + _DRAW_SEED) % 2**63)
+        generator.manual_seed((draw_seed(progress) + _DRAW_SEED) % 2**63)
         triplets = draw_triplets(fine, coarse, n_fine, generator)
         features = output.embedding.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
         return tree_triplet(self.projection(features), fine, triplets, n_fine, margin=self.options.margin)
