@@ -130,6 +130,16 @@ def plan(
     return Plan({key: value for key, (value, _) in found.items()}, {key: reason for key, (_, reason) in found.items()})
 
 
+def most_in_batch(images: int, batches: int) -> int:
+    """The most images of a batch that can be chosen by memory alone: a pass over the dataset keeps several steps.
+
+    Args:
+        batches: how many of these make a step, over all processes and accumulated.
+    """
+    steps = max(_LEAST_BATCH, images // (_STEPS_AN_EPOCH * batches))
+    return max(2, min(images // batches, steps))
+
+
 # -- the fingerprint ---------------------------------------------------------------------------------------------------
 
 

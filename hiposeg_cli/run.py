@@ -24,17 +24,19 @@ from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import Augment, AugmentOptions
 from hiposeg_cli.learn.checkpoint import apply_weights, load_weights
-from hiposeg_cli.learn.device import pick_amp, pick_device
-from hiposeg_cli.learn.label_check import check_labels
+from hiposeg_cli.learn.device import choose_kernels, pick_amp, pick_device
+from hiposeg_cli.learn.label_check import check_labels, level_pixels
 from hiposeg_cli.learn.launch import launch_of
 from hiposeg_cli.learn.loop import Silent, Trainer, Watcher
-from hiposeg_cli.learn.method import Method
+from hiposeg_cli.learn.memory import FoundBatch, Trial, largest_batch, trial_memory, tried_batch
+from hiposeg_cli.learn.method import Context, Method
 from hiposeg_cli.learn.schedule import OptimConfig
+from hiposeg_cli.methods.presets import preset_options
 from hiposeg_cli.nets.net import STRIDE_PX, SegmentationNet, build_net
 from hiposeg_cli.nets.weights import load_backbone
-from hiposeg_cli.plan import Device, Plan, plan
+from hiposeg_cli.plan import Device, Plan, most_in_batch, plan
 from hiposeg_cli.registry import METHODS
-from hiposeg_cli.store import Dataset, open_dataset
+from hiposeg_cli.store import Dataset, Row, open_dataset
 from hiposeg_cli.strict_yaml import load_yaml, plain
 
 
@@ -65,7 +67,7 @@ class DataConfig:
 
     Attributes:
         batch: images that go through the network at once, in each process of a run; `optim.accumulate` of these make a
-            step.
+            step. `auto` is replaced by what `find_batch` finds before a run begins.
         workers: loader processes, of each process of a run.
         rare_class_sampling: temperature at which images are drawn by class, rare ones more often (0.01 in DAFormer);
             0 shows every image once an epoch.
@@ -74,7 +76,7 @@ class DataConfig:
     path: str = ""
     size: int | None = None
     crop: Annotated[tuple[int, int], BeforeValidator(_height_width)] = (256, 256)
-    batch: int = 8
+    batch: int | Literal["auto"] = 8
     workers: int = 1
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
@@ -121,8 +123,10 @@ class RunConfig:
 _SECTIONS = {"net": NetConfig, "data": DataConfig, "optim": OptimConfig, "loop": LoopConfig}
 
 
-def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = (), planned: Layer | None = None) -> RunConfig:
-    """Merge defaults, the plan for a dataset, configuration files, environment and the given layers, later ones winning.
+def resolve_config(
+    layers: Sequence[Layer], config_files: Sequence[Path] = (), planned: Layer | None = None, preset: str | None = None
+) -> RunConfig:
+    """Merge defaults, plan, the method's preset, configuration files, environment and given layers, later ones winning.
 
     Raises: ConfigError naming the setting, its origin and the cure.
     """
@@ -139,9 +143,11 @@ def resolve_config(layers: Sequence[Layer], config_files: Sequence[Path] = (), p
     for layer in layers:
         for key in layer.values.keys() & (set(_all_method_keys()) - set(known)):
             raise ConfigError(layer.origin, f"{key!r} is no option of the method {method!r}", did_you_mean(key, own))
-    values, origins = merge(
-        [Layer("defaults", own | base), *([planned] if planned else []), *_relevant(outer, known, method)], known
-    )
+    inner = [Layer("defaults", own | base), *([planned] if planned else [])]
+    if preset is not None:
+        options = preset_options(method, preset)
+        inner.append(Layer(f"preset {preset}", {f"method.{name}": value for name, value in options.items()}))
+    values, origins = merge([*inner, *_relevant(outer, known, method)], known)
     config = RunConfig(
         method=method, options=build(options_class, values, "method", origins), values=values, origins=origins,
         net=build(NetConfig, values, "net", origins), data=build(DataConfig, values, "data", origins),
@@ -179,8 +185,9 @@ def _check(config: RunConfig) -> None:
         if side < STRIDE_PX or side % STRIDE_PX:
             nearest = max(STRIDE_PX, round(side / STRIDE_PX) * STRIDE_PX)
             raise ConfigError("--crop", f"{side} is not a multiple of {STRIDE_PX}", f"try {nearest}")
+    batch = config.data.batch
     for key in ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.log_every"):
-        if config.values[key] is None or float(config.values[key]) <= 0:
+        if config.values[key] != "auto" and float(config.values[key]) <= 0:
             raise ConfigError(key, f"is {config.values[key]}", "choose a value above 0")
     for key in ("data.workers", "data.rare_class_sampling", "optim.iterations", "optim.clip_norm", "optim.warmup",
                 "optim.weight_average", "loop.seed", "loop.patience"):  # fmt: skip
@@ -188,7 +195,7 @@ def _check(config: RunConfig) -> None:
             raise ConfigError(key, f"is {config.values[key]}", "choose 0 or more")
     if config.data.size is not None and config.data.size < STRIDE_PX:
         raise ConfigError("--size", f"is {config.data.size}", f"choose {STRIDE_PX} or more")
-    if config.data.batch < 2:
+    if batch != "auto" and batch < 2:
         raise ConfigError("--batch", "is 1, but batch normalisation needs two images", "use 2 or more")
     if config.optim.epochs <= 0 and config.optim.iterations <= 0:
         raise ConfigError("--epochs", f"is {config.optim.epochs}", "train for at least one epoch")
@@ -219,8 +226,15 @@ class Built:
     warnings: list[str]
 
 
-def build_parts(config: RunConfig, hierarchy: Hierarchy, init: Path | None = None, *, pretrained: bool = True) -> Built:
-    """Network and method, initialised from the seed, the pretrained backbone and, if given, a checkpoint's weights."""
+def build_parts(
+    config: RunConfig, hierarchy: Hierarchy, init: Path | None = None, *, pretrained: bool = True,
+    rows: Sequence[Row] = (),
+) -> Built:  # fmt: skip
+    """Network and method, initialised from the seed, the pretrained backbone and, if given, a checkpoint's weights.
+
+    Args:
+        rows: the training split, for methods that count its pixels.
+    """
     torch.manual_seed(config.loop.seed)
     net = build_net(config.net.architecture, config.net.backbone, hierarchy.n_fine)
     weights_from = load_backbone(net, config.net.backbone, config.net.weights if pretrained and init is None else "none")
@@ -231,7 +245,9 @@ def build_parts(config: RunConfig, hierarchy: Hierarchy, init: Path | None = Non
         weights_from = str(checkpoint.path)
     # The method draws its own random numbers, so that every method starts from the same network.
     torch.manual_seed(config.loop.seed + 1)
-    method: Method = METHODS.load(config.method)(hierarchy, net.embedding_dim, config.options)
+    context = Context(net.scale_dims, level_pixels(rows, hierarchy) if rows else ())
+    method: Method = METHODS.load(config.method)(hierarchy, net.embedding_dim, config.options, context)
+    net.gives_scales = method.needs_scales
     return Built(net, method, weights_from, method.warnings())
 
 
@@ -243,11 +259,29 @@ def open_training_data(config: RunConfig) -> Dataset:
     return dataset
 
 
+def _typed(config: RunConfig) -> dict[str, Any]:
+    """Dotted settings as their dataclasses hold them, without the method's."""
+    sections: dict[str, Any] = {"net": config.net, "data": config.data, "optim": config.optim, "loop": config.loop}
+    return flatten({name: asdict(section) for name, section in sections.items()})
+
+
+def _deciding(config: RunConfig) -> dict[str, Any]:
+    """The settings that a resumed run has to repeat, as JSON holds them."""
+    free = {"data.path", "data.workers", "net.weights"}
+    every = {"method.name": config.method} | flatten({"method": asdict(config.options)}) | _typed(config)
+    chosen = {key: value for key, value in every.items() if key not in free and not key.startswith("loop.")}
+    decided: dict[str, Any] = json.loads(json.dumps(chosen | {"loop.seed": config.loop.seed}))
+    return decided
+
+
 def plan_run(config: RunConfig) -> Plan:
     """What the dataset and this machine suggest for the settings that nobody chose."""
-    sections: dict[str, Any] = {"net": config.net, "data": config.data, "optim": config.optim, "loop": config.loop}
-    typed = flatten({name: asdict(section) for name, section in sections.items()})
-    chosen = {key: typed[key] for key, origin in config.origins.items() if origin != "defaults" and key in typed}
+    typed = _typed(config)
+    chosen = {
+        key: typed[key]
+        for key, origin in config.origins.items()
+        if origin != "defaults" and key in typed and (key, typed[key]) != ("data.batch", "auto")
+    }
     device = pick_device(config.loop.device)
     launch = launch_of(os.environ)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
@@ -260,19 +294,43 @@ def plan_run(config: RunConfig) -> Plan:
     )
 
 
+def find_batch(config: RunConfig) -> FoundBatch:
+    """The batch of a run with `--batch auto`: on GPUs the largest that fits into the smallest, elsewhere the planned one.
+
+    Every process of a run calls this. Raises HiposegError when not even two images fit.
+    """
+    device, n_processes = pick_device(config.loop.device), ranks.n_ranks()
+    if device.type != "cuda":
+        planned = plan_run(replace(config, origins=config.origins | {"data.batch": "defaults"}))
+        return FoundBatch(planned.settings["data.batch"], planned.reasons["data.batch"])
+    choose_kernels(deterministic=config.loop.deterministic)
+    dataset = open_training_data(config)
+    rows = dataset.split("train")
+    most = most_in_batch(len(rows), config.optim.accumulate * n_processes)
+    with ranks.agreed(), trial_memory(device), ranks.apart():
+        built = build_parts(config, dataset.hierarchy, pretrained=False, rows=rows)
+        trial = Trial(
+            built.net.to(device).train(), built.method.to(device).train(), config.optim, config.data.crop, device,
+            pick_amp(config.loop.amp, device), any(row.coarse_only_px for row in rows), n_processes,
+        )  # fmt: skip
+        own = largest_batch(trial, most)
+        del built, trial  # what was tried is to leave the memory
+    return tried_batch(min(ranks.gathered(own)), most, config.data.crop)
+
+
 def make_trainer(
     config: RunConfig, run_dir: Path, *, init: Path | None = None, resuming: bool = False,
     watcher: Watcher | None = None, stop: Callable[[], int | None] = lambda: None,
 ) -> tuple[Trainer, Built]:  # fmt: skip
     """Everything a run needs; nothing has been written yet."""
     device = pick_device(config.loop.device)
-    if config.loop.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.loop.deterministic, warn_only=True)
+    choose_kernels(deterministic=config.loop.deterministic)
     dataset = open_training_data(config)
-    built = build_parts(config, dataset.hierarchy, init, pretrained=not resuming)
+    built = build_parts(config, dataset.hierarchy, init, pretrained=not resuming, rows=dataset.split("train"))
     about_labels = check_labels(dataset, built.method.needs)
     data, loop = config.data, config.loop
+    if data.batch == "auto":
+        raise ConfigError("data.batch", "is 'auto', but a trainer needs a number", "choose one, such as 8")
     augment = Augment(
         AugmentOptions(crop=data.crop, size=data.size, scale=data.scale, flip=data.flip, jitter=data.jitter),
         dataset.hierarchy,
@@ -282,8 +340,8 @@ def make_trainer(
         "seed": config.loop.seed, "amp": config.loop.amp, "hiposeg_version": version("hiposeg-cli"),
     }  # fmt: skip
     trainer = Trainer(
-        built.net, built.method, dataset, augment, config.optim, run_dir, about, batch=data.batch, workers=data.workers,
-        seed=loop.seed, val_every=loop.val_every, log_every=loop.log_every, patience=loop.patience,
+        built.net, built.method, dataset, augment, config.optim, run_dir, about, _deciding(config), batch=data.batch,
+        workers=data.workers, seed=loop.seed, val_every=loop.val_every, log_every=loop.log_every, patience=loop.patience,
         rare_class_sampling=data.rare_class_sampling, compiled=loop.compile, tensorboard=loop.tensorboard, device=device,
         amp=pick_amp(loop.amp, device), watcher=watcher or Silent(), stop=stop,
     )  # fmt: skip
@@ -317,7 +375,15 @@ def load_run_config(run_dir: Path) -> RunConfig:
     """The saved configuration of a run. Raises ConfigError when the folder is no run."""
     if not is_run(run_dir):
         raise ConfigError(run_dir, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
-    return resolve_config([Layer("--resume", _settings_file(run_dir / "config.yaml"))])
+    path = run_dir / "config.yaml"
+    settings = _settings_file(path)
+    try:
+        return resolve_config([Layer("--resume", settings)])
+    except ConfigError as error:
+        if error.where.startswith("environment"):
+            raise
+        what = error.what if error.where == "--resume" else f"{error.where}: {error.what}"
+        raise ConfigError(path, what.replace(" (from --resume)", ""), error.cure) from None
 
 
 def new_run_dir(base: Path, name: str) -> Path:

@@ -2,21 +2,30 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from test_train import HIERARCHY, broken_and_resumed, draw_squares, require_equal_runs, trainer_of
 from torch import Tensor
 
+from hiposeg_cli.convert import PrepareOptions, prepare
+from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.batch import Batch, Output
-from hiposeg_cli.learn.losses import partial_cross_entropy
-from hiposeg_cli.learn.method import Progress
-from hiposeg_cli.learn.sampling import sample_pixels
+from hiposeg_cli.learn.batch import Batch, Output, at_cells
+from hiposeg_cli.learn.checkpoint import load_weights
+from hiposeg_cli.learn.label_check import level_pixels
+from hiposeg_cli.learn.method import Context, Progress
+from hiposeg_cli.learn.sampling import on_boundary, sample_pixels
+from hiposeg_cli.learn.score_losses import ScoreLosses, class_weights, family_log_sum
 from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hiposeg import HiPoSeg, HiPoSegOptions, sibling_bound
+from hiposeg_cli.store import Row
 
 TREE = parse_hierarchy("""
 schema: hiposeg/hierarchy@1
@@ -33,6 +42,7 @@ classes:
     - {name: tail, parent: dog}
 """)
 OPTIONS = HiPoSegOptions(embed_dim=16)
+SCALE_DIMS = (4, 6)
 END = Progress(99, 100)
 
 
@@ -60,15 +70,25 @@ class Features(torch.nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.map = torch.nn.Parameter(torch.randn(2, dim, size // stride, size // stride, generator=generator))
         self.classifier = torch.nn.Conv2d(dim, TREE.n_fine, 1)
+        self.scales = [
+            torch.nn.Parameter(torch.randn(2, d, size // s, size // s, generator=generator))
+            for d, s in zip(SCALE_DIMS, (2, 16), strict=True)
+        ]
         self.size = size
 
     def forward(self) -> Output:
-        return Output(self.classifier(self.map), self.map, (self.size, self.size), (self.size, self.size))
+        return Output(
+            self.classifier(self.map), self.map, (self.size, self.size), (self.size, self.size), tuple(self.scales)
+        )
+
+
+def context_of(hierarchy: Hierarchy) -> Context:
+    return Context(SCALE_DIMS, tuple(10 ** np.arange(len(level)) for level in hierarchy.levels))
 
 
 def method_of(options: HiPoSegOptions = OPTIONS, hierarchy: Hierarchy = TREE) -> HiPoSeg:
     torch.manual_seed(1)
-    return HiPoSeg(hierarchy, 8, options)
+    return HiPoSeg(hierarchy, 8, options, context_of(hierarchy))
 
 
 def only(**weights: float) -> HiPoSegOptions:
@@ -218,7 +238,8 @@ def test_degenerate_crops_are_finite_and_trainable(case: str) -> None:
         {"repulsion": "mean_exp"}, {"repulsion": "margin"}, {"fine_repulsion": "siblings"}, {"fine_softmax": "siblings"},
         {"fine_softmax": "residual"}, {"pixel_sampling": "hard"}, {"pixel_sampling": "all"}, {"reliable_only": True},
         {"update": "before"}, {"renormalise": False}, {"ema_reference_count": 50}, {"align_reduction": "sum"},
-        {"proj_layers": 1}, {"proj_layers": 3},
+        {"proj_layers": 1}, {"proj_layers": 3}, {"pixel_sampling": "boundary"}, {"embedding": "multi-scale"},
+        {"class_weights": 0.5}, {"lambda_coarse": 0.5},
     ],
 )  # fmt: skip
 def test_every_option_trains_on_ordinary_and_degenerate_crops(change: dict[str, Any]) -> None:
@@ -311,7 +332,7 @@ def test_partial_cross_entropy_is_the_mean_of_single_pixels(hidden_rows: int) ->
         own = int(fine[image, y, x])
         inside = [own] if own != IGNORE else TREE.children(int(coarse[image, y, x]))
         values.append(-math.log(float(probability[image, inside, y, x].sum())))
-    loss = partial_cross_entropy(logits, fine, coarse, torch.from_numpy(TREE.parent))
+    loss = ScoreLosses(TREE)(logits, batch_of(fine, coarse), partial=True, upper=False)["ce"]
     assert math.isclose(float(loss), sum(values) / len(values), rel_tol=1e-5)
 
 
@@ -331,10 +352,10 @@ def test_sampling_caps_each_class_and_repeats_with_the_step() -> None:
     classes = torch.tensor([0] * 500 + [1] * 30 + [2] * 500)
     keep = torch.ones(1030, dtype=torch.bool)
     keep[530:] = False
-    first = sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(5, 10))
+    first = sample_pixels(classes, keep, cap=100, progress=Progress(5, 10))
     assert torch.bincount(classes[first]).tolist() == [100, 30]
-    assert torch.equal(first, sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(5, 10)))
-    other = sample_pixels(classes, keep, None, cap=100, how="random", progress=Progress(6, 10))
+    assert torch.equal(first, sample_pixels(classes, keep, cap=100, progress=Progress(5, 10)))
+    other = sample_pixels(classes, keep, cap=100, progress=Progress(6, 10))
     assert not torch.equal(first, other)
     assert first[classes[first] == 0].float().mean() > 150  # not the first hundred
 
@@ -343,9 +364,191 @@ def test_hard_sampling_takes_wrong_pixels_first() -> None:
     classes, keep = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.bool)
     wrong = torch.zeros(100, dtype=torch.bool)
     wrong[70:80] = True
-    chosen = sample_pixels(classes, keep, wrong, cap=20, how="hard", progress=Progress(0, 1))
+    chosen = sample_pixels(classes, keep, first=wrong, cap=20, progress=Progress(0, 1))
     assert set(range(70, 80)) <= set(chosen.tolist())
     assert len(chosen) == 20
+
+
+def test_boundary_cells_have_another_label_beside_them() -> None:
+    """Corners count; a cell without a label is neither on a boundary nor makes one."""
+    fine = torch.tensor([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 5], [IGNORE, 0, 0, 0], [0, 0, 0, 0]]])
+    expected = torch.zeros(5, 4, dtype=torch.bool)
+    expected[1:4, 2:] = True
+    assert torch.equal(on_boundary(fine)[0], expected)
+    assert not on_boundary(torch.full((1, 4, 4), IGNORE)).any()
+
+
+def test_boundary_sampling_takes_boundary_pixels_first() -> None:
+    """Each class of 4 x 8 cells has 4 at its edge."""
+    fine = torch.tensor([0, 3]).repeat_interleave(8).expand(4, 16)[None]
+    full = fine.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    image = torch.zeros(1, 3, 16, 64, dtype=torch.uint8)
+    batch = Batch(image, full, coarse_of(full))
+    embedding = torch.randn(1, 8, 4, 16)
+    output = Output(torch.randn(1, TREE.n_fine, 4, 16), embedding, (16, 64), (16, 64))
+    method = method_of(replace(OPTIONS, pixel_sampling="boundary", pixels_per_class=4, proj_layers=1))
+    z = method._pixels(batch, output, END).z
+    edge = embedding[0, :, :, 7:9].flatten(1).T
+    assert sorted(z[:, 0].tolist()) == pytest.approx(sorted(method.head(edge)[:, 0].tolist()), abs=1e-6)
+
+
+# -- embeddings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [4, 8, 16, 5])
+def test_features_at_cells_are_those_at_the_cells_centres(side: int) -> None:
+    """On its own grid of 8 x 8, a finer and coarser one, and one that does not divide."""
+    features, cells = torch.randn(2, 3, side, side), torch.arange(2 * 8 * 8)
+    at = (2 * torch.arange(8) + 1) * side // 16
+    dense = features[:, :, at[:, None], at[None, :]]
+    assert torch.equal(at_cells(features, cells, (8, 8)), dense.permute(0, 2, 3, 1).flatten(0, 2))
+    channels_last = features.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(at_cells(channels_last, cells, (8, 8)), at_cells(features, cells, (8, 8)))
+
+
+@pytest.mark.parametrize("embedding", ["decoder", "multi-scale"])
+def test_prototype_terms_reach_the_encoder_by_the_scales_that_were_asked_for(embedding: str) -> None:
+    method, net = method_of(replace(only(lambda_fl=1.0), embedding=embedding)), Features()  # type: ignore[arg-type]
+    assert method.needs_scales == (embedding == "multi-scale")
+    assert method.head[0].in_features == 8 + (sum(SCALE_DIMS) if method.needs_scales else 0)
+    method.losses(batch_of(labels()), net(), END).total.backward()
+    for scale in net.scales:
+        assert (scale.grad is not None and bool(scale.grad.abs().sum() > 0)) == method.needs_scales
+    assert net.map.grad is not None
+
+
+# -- upper levels and class weights of the cross entropy ---------------------------------------------------------------
+
+
+def random_scores(seed: int = 3) -> Tensor:
+    return 3 * torch.randn(2, TREE.n_fine, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def test_family_sums_and_their_gradient_are_those_of_logsumexp() -> None:
+    parent = [0, 1, 1, 2, 2, 2]
+    scores = torch.randn(1, 6, 2, 3, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack([scores[:, torch.tensor(parent) == k].logsumexp(dim=1) for k in range(3)], dim=1)
+    assert torch.allclose(family_log_sum(scores, parent, 3), expected)
+    assert torch.autograd.gradcheck(lambda x: family_log_sum(x, parent, 3), scores)
+    far = torch.tensor([1e4, -1e4, -1e4, 0, 1, 2]).view(1, 6, 1, 1).requires_grad_()
+    family_log_sum(far, parent, 3).sum().backward()
+    assert far.grad is not None
+    assert far.grad.isfinite().all()
+
+
+def test_coarse_cross_entropy_is_that_of_summed_probabilities_on_every_upper_level() -> None:
+    fine = labels()
+    fine[:, :4] = IGNORE
+    objects = torch.tensor([0, 1, 1, 2, 2, 2, IGNORE])[fine]  # IGNORE is the last
+    objects[:, :4], objects[:, -2:], fine[:, -2:] = 1, IGNORE, IGNORE  # on top coarse only, at the bottom nothing
+    probability = random_scores().softmax(dim=1)
+    by_object = torch.stack([probability[:, :1].sum(1), probability[:, 1:3].sum(1), probability[:, 3:].sum(1)], dim=1)
+    by_kind = torch.stack([by_object[:, 0], by_object[:, 1:].sum(1)], dim=1)
+    kinds = torch.tensor([0, 1, 1, IGNORE])[objects]
+    pairs = ((by_object, objects), (by_kind, kinds))
+    expected = torch.stack([F.nll_loss(p.log(), target, ignore_index=IGNORE) for p, target in pairs]).sum()
+    batch = batch_of(fine, objects)
+    terms = ScoreLosses(THREE)(random_scores(), batch, partial=False, upper=True)
+    assert torch.allclose(terms["coarse"], expected, rtol=1e-5)
+    assert torch.allclose(terms["ce"], F.cross_entropy(random_scores(), fine, ignore_index=IGNORE))
+
+
+def test_flat_and_hiposeg_have_the_same_coarse_term_and_weights() -> None:
+    batch, net = batch_of(labels()), Features()
+    hiposeg = method_of(replace(only(lambda_ce=1.0), lambda_coarse=0.7, class_weights=0.5)).losses(batch, net(), END)
+    flat = Flat(TREE, 8, FlatOptions(lambda_coarse=0.7, class_weights=0.5), context_of(TREE)).losses(batch, net(), END)
+    assert list(hiposeg.parts) == list(flat.parts) == ["ce", "coarse"]
+    assert torch.equal(hiposeg.total, flat.total)
+    assert flat.total.item() == pytest.approx((flat.parts["ce"] + 0.7 * flat.parts["coarse"]).item(), rel=1e-6)
+
+
+def test_flat_gets_coarse_labels_when_a_term_needs_them() -> None:
+    """But takes no coarse-only pixel into its own cross entropy without being told."""
+    assert Flat(TREE, 8, FlatOptions()).needs == {"fine"}
+    method, fine = Flat(TREE, 8, FlatOptions(lambda_coarse=1.0)), labels()
+    assert method.needs == {"fine", "coarse"}
+    coarse, net = coarse_of(fine), Features()
+    fine[:, :16] = IGNORE
+    parts = method.losses(replace(batch_of(fine, coarse), partial=True), net(), END).parts
+    assert torch.equal(parts["ce"], Flat(TREE, 8, FlatOptions()).losses(batch_of(fine), net(), END).parts["ce"])
+
+
+def test_class_weights_by_hand() -> None:
+    """Four times as rare, twice the weight with exponent 1/2; a class without a pixel weighs 1."""
+    pixels = [np.array([400, 100, 0, 25]), np.array([0, 0])]
+    weights = class_weights(pixels, 0.5)
+    assert weights is not None
+    assert [own.tolist() for own in weights] == [[1, 2, 1, 4], [1, 1]]
+    assert class_weights(pixels, 0.0) is None
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_weighted_cross_entropy_is_the_weighted_mean_of_single_pixels(partial: bool) -> None:
+    """Each level by its own weights, a coarse-only pixel by that of its coarse class."""
+    fine = labels()
+    coarse = coarse_of(fine)
+    fine[:, :8] = IGNORE
+    weights = [torch.tensor([1.0, 2, 3, 4, 5, 6]), torch.tensor([7.0, 1, 3])]
+    probability, scored, top = random_scores().softmax(dim=1), [], []
+    for image, y, x in (coarse != IGNORE).nonzero().tolist():
+        own, above = int(fine[image, y, x]), int(coarse[image, y, x])
+        p = float(probability[image, TREE.children(above), y, x].sum())
+        top.append((float(weights[1][above]), -math.log(p)))
+        if own != IGNORE:
+            scored.append((float(weights[0][own]), -math.log(float(probability[image, own, y, x]))))
+        elif partial:
+            scored.append(top[-1])
+    terms = ScoreLosses(TREE, weights)(random_scores(), batch_of(fine, coarse), partial=partial, upper=True)
+    for name, values in (("ce", scored), ("coarse", top)):
+        expected = sum(weight * value for weight, value in values) / sum(weight for weight, _ in values)
+        assert math.isclose(float(terms[name]), expected, rel_tol=1e-5), name
+
+
+def test_class_weights_move_the_pixel_terms_and_no_others() -> None:
+    batch, net = batch_of(labels()), Features()
+    plain = method_of().losses(batch, net(), END).parts
+    weighted = method_of(replace(OPTIONS, class_weights=0.5)).losses(batch, net(), END).parts
+    assert {name for name in plain if not torch.equal(plain[name], weighted[name])} == {"ce", "fh", "fl"}
+
+
+def test_pixels_are_counted_on_every_level() -> None:
+    def row(fine: dict[str, int], coarse: dict[str, int]) -> Row:
+        return Row("a", "train", "a.png", "", 4, 4, "", "", fine, coarse, 0, 0, 1, 0, 0, 0, "masks", [])
+
+    pixels = level_pixels([row({"1": 5, "5": 2}, {"1": 7, "2": 2}), row({"1": 1}, {"0": 3, "1": 1})], THREE)
+    assert [own.tolist() for own in pixels] == [[0, 6, 0, 0, 0, 2], [3, 8, 2], [3, 10]]
+
+
+@pytest.mark.parametrize("option", ["lambda_coarse", "class_weights"])
+def test_a_negative_remedy_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=option):
+        method_of(replace(OPTIONS, **{option: -0.5}))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=option):
+        Flat(TREE, 8, FlatOptions(**{option: -0.5}))  # type: ignore[arg-type]
+
+
+# -- a whole run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_with_every_remedy_saves_the_flat_network_and_resumes_exactly(tmp_path: Path) -> None:
+    (tmp_path / "h.yaml").write_text(HIERARCHY)
+    for split, count in (("train", 8), ("val", 2)):
+        draw_squares(tmp_path / "raw", split, count)
+    prepare("masks", tmp_path / "raw", tmp_path / "data", PrepareOptions(hierarchy=str(tmp_path / "h.yaml")))
+    remedies = {
+        "method__lambda_coarse": 0.5, "method__class_weights": 0.5, "method__embedding": "multi-scale",
+        "method__pixel_sampling": "boundary", "method__pixels_per_class": 20, "optim__iterations": 4,
+    }  # fmt: skip
+    straight = trainer_of(tmp_path / "data", tmp_path / "straight", **remedies)
+    straight.run()
+    require_equal_runs(straight, broken_and_resumed(trainer_of(tmp_path / "data", tmp_path / "broken", **remedies), 2))
+    flat = trainer_of(tmp_path / "data", tmp_path / "flat", "flat", optim__iterations=1)
+    flat.run()
+    names = [list(load_weights(run / "weights" / "last.safetensors").tensors) for run in (straight.run_dir, flat.run_dir)]
+    assert names[0] == names[1]
+    weights = straight.method.get_submodule("score_losses").get_buffer("weights_0")
+    assert weights.min() == 1 < weights.max()
 
 
 # -- the squeeze on siblings (docs/fidelity.md, R1) --------------------------------------------------------------------

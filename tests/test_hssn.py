@@ -17,8 +17,9 @@ from hiposeg_cli.hierarchy import Hierarchy, preset_paths
 from hiposeg_cli.hierarchy_yaml import load_hierarchy, parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch, Output
+from hiposeg_cli.learn.class_tree import ClassTree
 from hiposeg_cli.learn.method import LossTerms, Progress
-from hiposeg_cli.learn.tree_losses import ClassTree, Triplets, draw_triplets, tree_min, tree_triplet
+from hiposeg_cli.learn.tree_losses import Triplets, draw_triplets, tree_min, tree_triplet
 from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hssn import HSSN, HSSNOptions
 from hiposeg_cli.run import build_parts, resolve_config

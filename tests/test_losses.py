@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.losses import align_in, align_out, pixel_cross_entropy, pull, repel
+from hiposeg_cli.learn.losses import align_in, align_out, pull, repel
 from hiposeg_cli.learn.prototypes import (
     BatchPrototypes,
     PrototypeBank,
@@ -17,6 +17,7 @@ from hiposeg_cli.learn.prototypes import (
     similarity,
     unit,
 )
+from hiposeg_cli.learn.score_losses import pixel_cross_entropy
 
 
 def random_unit(*shape: int, seed: int = 0) -> Tensor:
@@ -196,6 +197,30 @@ def test_empty_pull_is_zero_with_a_gradient() -> None:
     loss = pull(z, torch.zeros(0, dtype=torch.long), random_unit(4, 6), torch.ones(4, dtype=torch.bool), tau=0.1)
     loss.backward()
     assert loss.item() == 0
+
+
+def test_ignored_pixels_do_not_enter_pull() -> None:
+    """Not even where no prototype is allowed for them."""
+    z, prototypes = random_unit(9, 6), random_unit(4, 6, seed=1)
+    target = torch.arange(9) % 4
+    known = target != 2
+    seen = torch.ones(4, dtype=torch.bool)
+    with_ignored = torch.where(known, target, IGNORE)
+    free = z.clone().requires_grad_()
+    loss = pull(free, with_ignored, prototypes, seen[None, :] & known[:, None], tau=0.1)
+    assert torch.allclose(loss, pull(z[known], target[known], prototypes, seen, tau=0.1))
+    loss.backward()
+    assert free.grad is not None
+    assert free.grad.isfinite().all()
+    assert free.grad[~known].abs().sum() == 0
+
+
+def test_weighted_pull_is_the_weighted_mean_of_single_pixels() -> None:
+    z, prototypes, target = random_unit(9, 6), random_unit(4, 6, seed=1), torch.arange(9) % 4
+    weights, seen = torch.tensor([1.0, 5.0, 2.0, 7.0]), torch.ones(4, dtype=torch.bool)
+    each = torch.stack([pull(z[n : n + 1], target[n : n + 1], prototypes, seen, tau=0.1) for n in range(9)])
+    expected = (weights[target] * each).sum() / weights[target].sum()
+    assert torch.allclose(pull(z, target, prototypes, seen, tau=0.1, weights=weights), expected)
 
 
 # -- repulsion ---------------------------------------------------------------------------------------------------------

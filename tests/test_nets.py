@@ -62,6 +62,20 @@ def test_every_decoder_fits_the_seam(architecture: str) -> None:
     assert output.full_logits().shape == (1, 5, 50, 70)
 
 
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
+def test_the_encoders_scales_are_given_in_training_to_whoever_asks(backbone: str) -> None:
+    net, image = build_net("fpn", backbone, 5), torch.randint(0, 255, (2, 3, 64, 96), dtype=torch.uint8)
+    parameters = list(net.state_dict())
+    assert net(image).scales == ()
+    net.gives_scales = True
+    scales = net(image).scales
+    assert tuple(scale.shape[1] for scale in scales) == net.scale_dims
+    assert len(scales) >= 4
+    assert all(64 * scale.shape[3] == 96 * scale.shape[2] for scale in scales)
+    assert net.eval()(image).scales == ()
+    assert list(net.state_dict()) == parameters
+
+
 def test_another_timm_backbone_works() -> None:
     net = build_net("fpn", "resnet18", 4).eval()
     assert load_backbone(net, "resnet18", "none") == "random initialisation"

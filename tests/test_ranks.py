@@ -37,7 +37,7 @@ from hiposeg_cli.learn.device import gpu_list, pick_device
 from hiposeg_cli.learn.evaluate import Photo, Segment, evaluate_jointly
 from hiposeg_cli.learn.launch import first_host, launch_of
 from hiposeg_cli.learn.loop import Interrupted, Trainer
-from hiposeg_cli.learn.method import Method, Progress
+from hiposeg_cli.learn.method import Context, Method, Progress
 from hiposeg_cli.learn.rare_classes import RareClasses
 from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hiposeg import HiPoSeg, HiPoSegOptions
@@ -116,6 +116,7 @@ classes:
     - {name: tail, parent: dog}
 """)
 HIP = {"embed_dim": 8, "pixel_sampling": "all"}
+CONTEXT = Context((3,), (np.array([90, 30, 10, 0, 3, 1]), np.array([90, 40, 4])))
 METHODS: dict[str, Callable[[], Method]] = {
     "flat": lambda: Flat(TREE, 6, FlatOptions()),
     "flat, partial labels": lambda: Flat(TREE, 6, FlatOptions(partial_labels=True)),
@@ -127,6 +128,15 @@ METHODS: dict[str, Callable[[], Method]] = {
         TREE, 6, HiPoSegOptions(**HIP, lambda_ce=0.0, lambda_fh=0.0, lambda_fl=0.0, sigma_in=0.0, sigma_out=4.0)
     ),
     "hiposeg, one level": lambda: HiPoSeg(TREE, 6, HiPoSegOptions(**HIP, levels="fine")),
+    "flat, weighted levels": lambda: Flat(
+        TREE, 6, FlatOptions(partial_labels=True, lambda_coarse=1.0, class_weights=1.0), CONTEXT
+    ),
+    "hiposeg, weighted, all scales": lambda: HiPoSeg(
+        TREE, 6, HiPoSegOptions(**HIP, lambda_coarse=1.0, class_weights=1.0, embedding="multi-scale"), CONTEXT
+    ),
+    "hiposeg, boundary": lambda: HiPoSeg(
+        TREE, 6, HiPoSegOptions(embed_dim=8, pixel_sampling="boundary", pixels_per_class=MANY)
+    ),
     "hssn, scores": lambda: HSSN(TREE, 6, HSSNOptions(lambda_triplet=0.0, embed_dim=8)),
 }
 LAYOUTS = {"even": (1.0, 1.0), "uneven": (0.9, 0.1), "one rank without labels": (0.5, 0.0), "no labels": (0.0, 0.0)}
@@ -143,7 +153,7 @@ class Pixels(nn.Module):
     def forward(self, image: Tensor) -> Output:
         embedding = self.features(image.float() / 64)
         size = (image.shape[2], image.shape[3])
-        return Output(self.classifier(embedding), embedding, size, size)
+        return Output(self.classifier(embedding), embedding, size, size, (image[..., ::2, ::2] / 64,))
 
 
 def labelled(layout: str, step: int) -> Batch:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Prepared dataset.")] = None,
     method: Annotated[str | None, typer.Option(help="hiposeg (default), flat or hssn.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named options of the method: paper.")] = None,
     net: Annotated[
         str | None, typer.Option(help="Decoder: deeplabv3plus (default), fpn, unet, upernet, segformer, ...")
     ] = None,
@@ -32,7 +33,9 @@ def train(
     weights: Annotated[str | None, typer.Option(help="Backbone weights: auto, none, hub or a file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps; replaces --epochs.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at once, in each process.")] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Images at once, in each process; auto: what fits into memory.")
+    ] = None,
     accumulate: Annotated[int | None, typer.Option(help="Batches a step, their gradients added.")] = None,
     crop: Annotated[str | None, typer.Option(help="Training crop, HxW or one side, in px.")] = None,
     size: Annotated[int | None, typer.Option(help="Bring images to this long side first, in px.")] = None,
@@ -68,16 +71,18 @@ def train(
     """
     flags = {
         "method.name": method, "net.architecture": net, "net.backbone": backbone, "net.weights": weights,
-        "optim.epochs": epochs, "optim.iterations": iterations, "data.batch": batch, "data.crop": crop, "data.size": size,
+        "optim.epochs": epochs, "optim.iterations": iterations, "data.crop": crop, "data.size": size,
         "optim.lr": lr, "optim.optimizer": optimizer, "optim.schedule": schedule, "data.workers": workers,
         "loop.device": device, "loop.amp": amp, "loop.seed": seed, "loop.deterministic": deterministic,
         "loop.val_every": val_every, "loop.patience": patience, "optim.accumulate": accumulate,
+        "data.batch": int(batch) if batch and batch.isdecimal() else batch,
         "optim.weight_average": ema, "data.path": str(data.resolve()) if data else None,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     request = _Request(
-        given, assign or [], config or [], out, resume, init, overwrite=overwrite, show_config=show_config, as_json=as_json
-    )
+        given, assign or [], config or [], preset, out, resume, init, overwrite=overwrite, show_config=show_config,
+        as_json=as_json,
+    )  # fmt: skip
     with _as_ranks():
         exit_code = _train(request)
     if exit_code:
@@ -91,6 +96,7 @@ class _Request:
     given: dict[str, Any]
     assign: list[str]
     config: list[Path]
+    preset: str | None
     out: Path | None
     resume: Path | None
     init: Path | None
@@ -134,6 +140,8 @@ def _train(request: _Request) -> int:
     if not isinstance(job, _Job):
         return job
     try:
+        if job.config.data.batch == "auto" and request.resume is None:
+            job = _with_batch(job, request)
         return _run_training(job, request)
     except HiposegError:
         if request.out is None and request.resume is None:
@@ -148,7 +156,7 @@ def _decide(request: _Request) -> _Job | int:
     from hiposeg_cli.run import load_run_config
 
     if request.resume is not None:
-        others = (request.given, request.assign, request.config, request.init, request.out)
+        others = (request.given, request.assign, request.config, request.preset, request.init, request.out)
         if any(others) or request.overwrite or request.show_config:
             raise ConfigError("--resume", "continues a run exactly as it was begun", "drop the other options")
         saved = load_run_config(request.resume)
@@ -185,9 +193,21 @@ def _show_config(run_config: RunConfig, *, as_json: bool) -> None:
         console.out(f"{key} = {value}  ({run_config.origins[key]})")
 
 
-def _resolve(request: _Request) -> tuple[RunConfig, int | None]:
+def _with_batch(job: _Job, request: _Request) -> _Job:
+    """The same with a number for `--batch auto`, to which the rest of the plan is fitted."""
+    from hiposeg_cli.learn.ranks import decided_by_first
+    from hiposeg_cli.run import find_batch
+
+    found = find_batch(job.config)
+    console.say(f"data.batch = {found.images} ({found.reason})")
+    return decided_by_first(lambda: replace(job, config=_resolve(request, found.images)[0]))
+
+
+def _resolve(request: _Request, batch: int | None = None) -> tuple[RunConfig, int | None]:
     """The settings of a run; those that nobody chose are planned for the dataset, and the plan is shown.
 
+    Args:
+        batch: what was found for `--batch auto`; as long as it is to be found, the plan is not shown.
     Returns: the settings, and the exit code where they named several GPUs and the run is over.
     """
     from hiposeg_cli.config import Layer, parse_assignment
@@ -201,16 +221,18 @@ def _resolve(request: _Request) -> tuple[RunConfig, int | None]:
         for key, value in request.given.items()
     ]
     chosen = [*(parse_assignment(text) for text in request.assign), *layers]
-    config = resolve_config(chosen, request.config)
+    if batch is not None:
+        chosen.append(Layer("--batch auto", {"data.batch": batch}))
+    config = resolve_config(chosen, request.config, preset=request.preset)
     if not config.data.path:
         return config, None
     exit_code = None if request.show_config else _on_several_gpus(config)
     if exit_code is not None:
         return config, exit_code
     planned = plan_run(config)
-    for line in planned.lines():
+    for line in planned.lines() if config.data.batch != "auto" else ():
         console.say(line)
-    return resolve_config(chosen, request.config, planned.layer()), None
+    return resolve_config(chosen, request.config, planned.layer(), request.preset), None
 
 
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
@@ -359,6 +381,7 @@ class TrainingView:
             if name.startswith("val_") and value is not None
         ]
         scores = " ".join(f"{name} {100 * value:.2f}" for name, value in named)
-        console.say(f"{self.label}: epoch {epoch} step {values['step']} | {scores} | {self._terms()}")
+        parts = (f"{self.label}: epoch {epoch} step {values['step']}", scores, self._terms())
+        console.say(" | ".join(part for part in parts if part))
         if values.get("stopped_early"):
             console.say(f"{self.label}: stopped early, no better fine mIoU in {values['stale']} validations")

@@ -60,7 +60,7 @@ def _read(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = json.loads((file.metadata() or {}).get("hiposeg", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(path, f"is not a readable {what} ({error})", "train again, or restore the file") from None
+        raise DataError(path, f"is not a readable {what} ({error})", "restore the file, or start a new run") from None
 
 
 def apply_weights(net: nn.Module, checkpoint: Checkpoint) -> None:
@@ -102,8 +102,9 @@ class RunState:
         write_bytes_atomic(path, save(plain, metadata=header))
 
     def load(self, path: Path) -> None:
-        """Restore the state in place. Raises DataError when it does not fit these modules."""
+        """Restore the state in place. Raises DataError when it does not fit these modules, or another run saved it."""
         tensors, header = _read(path, "training state")
+        self._require_same_settings(path, header.get("progress", {}).get("settings", {}))
         try:
             for name, module in self.modules.items():
                 prefix = f"module/{name}/"
@@ -122,6 +123,16 @@ class RunState:
             torch.set_rng_state(own["rng/cpu"])
         if "rng/cuda" in own and self.device.type == "cuda":
             torch.cuda.set_rng_state(own["rng/cuda"], self.device)
+
+    def _require_same_settings(self, path: Path, saved: dict[str, Any]) -> None:
+        """Compare what decides a run. A state of an earlier version says nothing, or less."""
+        for key, mine in self.progress.get("settings", {}).items():
+            theirs = saved.get(key, mine)
+            if theirs != mine:
+                raise DataError(
+                    path, f"was saved by a run with {key} = {theirs}, not {mine}",
+                    "restore it, or config.yaml beside it, or start a new run with --init",
+                )  # fmt: skip
 
     def _random_states(self) -> dict[str, Tensor]:
         states = {"rng/cpu": torch.get_rng_state()}

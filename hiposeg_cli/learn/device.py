@@ -49,8 +49,9 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:1, 0,1 or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"--device {name}", f"this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu"
-        )
+            f"--device {name}", f"this machine has {torch.cuda.device_count()} CUDA devices",
+            "use --device cuda:0" if torch.cuda.device_count() else "use --device cpu",
+        )  # fmt: skip
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("--device mps", "is not available here", "use --device cpu")
     return device
@@ -82,3 +83,10 @@ def pick_amp(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def choose_kernels(*, deterministic: bool) -> None:
+    """Compute with kernels that give the same bits every time, where torch has them, or with the fastest."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,28 +12,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiposeg_cli.errors import HiposegError
 from hiposeg_cli.labelmap import LabelArray
 from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import resize_long_side
 from hiposeg_cli.learn.decode import Chain, LevelMaps, leaf_map
+from hiposeg_cli.learn.memory import enough_memory
 from hiposeg_cli.metrics import BackOffCurve, Confusion
 from hiposeg_cli.store import Dataset, Row
 
 Photo = NDArray[np.uint8]  # (H, W, 3)
 Segment = Callable[[Photo], LabelArray]
 Read = TypeVar("Read")
-
-
-@contextmanager
-def enough_memory(where: str, cure: str) -> Iterator[None]:
-    """Turn running out of memory, on any device, into an error a user can act on."""
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises it bare
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise HiposegError(where, "does not fit into memory", cure) from None
-        raise
 
 
 @torch.inference_mode()

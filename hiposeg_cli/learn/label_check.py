@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hiposeg_cli.errors import DataError
-from hiposeg_cli.hierarchy import Level
+from hiposeg_cli.hierarchy import Hierarchy, Level
 from hiposeg_cli.store import Dataset, Row
 
 _MOST_NAMES = 5
@@ -35,6 +38,20 @@ def class_pixels(rows: Iterable[Row], kind: str) -> Counter[str]:
     for row in rows:
         pixels.update(row.fine_counts if kind == "fine" else row.coarse_counts)
     return pixels
+
+
+def level_pixels(rows: Iterable[Row], hierarchy: Hierarchy) -> tuple[NDArray[np.int64], ...]:
+    """(n_v,) int64 labelled pixels of each class in some rows, one array a level, finest first."""
+    rows = tuple(rows)
+    levels = []
+    for kind, level in (("fine", hierarchy.fine), ("coarse", hierarchy.coarse)):
+        found = class_pixels(rows, kind)
+        levels.append(np.array([found[str(node.id)] for node in level.nodes], dtype=np.int64))
+    for depth in range(2, len(hierarchy.levels)):
+        upwards = np.empty(hierarchy.n_coarse, dtype=np.int64)  # every coarse class has a leaf below it
+        upwards[hierarchy.parent] = hierarchy.ancestors(depth)
+        levels.append(np.bincount(upwards, weights=levels[1]).astype(np.int64))
+    return tuple(levels)
 
 
 def _classes(dataset: Dataset, split: str, kind: str, level: Level) -> set[int]:

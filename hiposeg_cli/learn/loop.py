@@ -24,7 +24,8 @@ from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.checkpoint import RunState, save_weights
 from hiposeg_cli.learn.compilation import training_pass
 from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
-from hiposeg_cli.learn.evaluate import enough_memory, evaluate_jointly, segment
+from hiposeg_cli.learn.evaluate import evaluate_jointly, segment
+from hiposeg_cli.learn.memory import enough_memory, smaller_step
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.metrics_log import MetricsLog
 from hiposeg_cli.learn.rare_classes import rare_classes
@@ -32,6 +33,8 @@ from hiposeg_cli.learn.schedule import OptimConfig, build_optimizer, set_rate
 from hiposeg_cli.learn.weight_average import WeightAverage
 from hiposeg_cli.metrics import none_if_nan, score
 from hiposeg_cli.store import Dataset
+
+_STEADIER = "the last saved state is kept; begin again with a lower --lr or --set optim.clip_norm=1"
 
 
 class Interrupted(Exception):
@@ -70,6 +73,7 @@ class Trainer:
     Attributes:
         about: written into every weights file (network configuration, input size).
         batch: images that go through the network at once, in each process; `optim.accumulate` of these make a step.
+        settings: what decides the run; resuming one with others is refused.
         patience: validations without a better fine mIoU after which training stops; 0 never stops it.
         rare_class_sampling: temperature of `rare_classes`; 0 shows every image once an epoch.
         compiled, tensorboard: as `loop.compile` and `loop.tensorboard`.
@@ -83,6 +87,7 @@ class Trainer:
     optim: OptimConfig
     run_dir: Path
     about: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     batch: int = 8
     workers: int = 0
     seed: int = 0
@@ -114,7 +119,7 @@ class Trainer:
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
         self.progress: dict[str, Any] = {
             "step": 0, "best": None, "stale": 0, "images": len(self.train_set), "total_steps": self.total_steps,
-            "processes": ranks.n_ranks(),
+            "processes": ranks.n_ranks(), "settings": self.settings | {"hierarchy": self.dataset.hierarchy.digest},
         }  # fmt: skip
         modules = {"net": self.net, "method": self.method} | ({"average": self.average} if self.average is not None else {})
         self.state = RunState(modules, self.optimizer, self.progress, self.device)
@@ -139,7 +144,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the saved state.
 
-        Raises: DataError when there is none, the run is finished, or other numbers of images or processes began it.
+        Raises: DataError when there is none, the run is finished, or it was begun with other settings, images or processes.
         """
         begun = load_hierarchy(self.run_dir / "hierarchy.yaml")
         begun.require_same(self.dataset.hierarchy, mine=self.run_dir, theirs=self.dataset.root)
@@ -150,10 +155,15 @@ class Trainer:
                 self.run_dir, f"was begun by {self.progress['processes']} processes, not {ranks.n_ranks()}",
                 f"resume it with {self.progress['processes']}, or start a new run with --init",
             )  # fmt: skip
-        if (self.progress["images"], self.progress["total_steps"]) != (len(self.train_set), self.total_steps):
+        if self.progress["images"] != len(self.train_set):
             raise DataError(
                 self.dataset.root, f"has {len(self.train_set)} training images, not the run's {self.progress['images']}",
                 "restore the dataset, or start a new run with --init",
+            )  # fmt: skip
+        if self.progress["total_steps"] != self.total_steps:
+            raise DataError(
+                self.run_dir, f"was begun for {self.progress['total_steps']} steps, not {self.total_steps}",
+                "restore its config.yaml, or start a new run with --init",
             )  # fmt: skip
         if self.finished:
             early = ", stopped early" if self.stopped_early else ""
@@ -185,8 +195,8 @@ class Trainer:
     def _advance(self, batches: Sequence[Batch]) -> dict[str, Any]:
         """One step with all that follows it. Returns the values of a validation, if there was one."""
         step, accumulate = self.progress["step"], self.optim.accumulate
-        smaller = f"--batch {max(2, self.batch // 2)} --accumulate {2 * accumulate}"
-        with enough_memory(f"a batch of {self.batch}", f"pass {smaller}, or a smaller --crop"):
+        where = f"step {step + 1}, a batch of {self.batch}"
+        with enough_memory(where, smaller_step(self.batch, accumulate)):
             terms = self._step(batches, Progress(step, self.total_steps, self.seed))
         self.progress["step"] = step = step + 1
         signal_number, ends = ranks.any_signal(self.stop()), step == self.total_steps
@@ -199,6 +209,8 @@ class Trainer:
         self.watcher.step(step, self.total_steps, values)
         if logs:
             self._write({"step": step, "epoch": step / self.steps_per_epoch, **values})
+        if scores_now or signal_number is not None:
+            self._require_finite(step)
         scores = self._validate(step) if scores_now else {}
         if signal_number is not None and not self.finished:
             self._save_state()
@@ -275,8 +287,8 @@ class Trainer:
             named = [key for found in ranks.gathered(own) for key in found]
             with ranks.agreed():
                 raise HiposegError(
-                    f"step {step}", f"the loss is {values['loss']} (images {', '.join(named[:8])})",
-                    "lower --lr, add --set optim.clip_norm=1, or look at these images",
+                    f"step {step + 1}", f"the loss is {values['loss']} (images {', '.join(named[:8])})",
+                    f"{_STEADIER}, or look at these images",
                 )  # fmt: skip
         values |= {"lr": self.optim.rate(step, self.total_steps)}
         now, (last_step, last_time) = time.perf_counter(), self.read_at
@@ -284,6 +296,14 @@ class Trainer:
         if self.device.type == "cuda":
             values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         return values
+
+    def _require_finite(self, step: int) -> None:
+        """Refuse to save what no run could go on from: the update after a finite loss can break weights too."""
+        with ranks.agreed():
+            for name, module in self.state.modules.items():
+                tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
+                if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                    raise HiposegError(f"step {step}", f"the {name} has values that are not finite", _STEADIER)
 
     def _validate(self, step: int) -> dict[str, Any]:
         """Score the validation split, keep the best weights, save the state."""

@@ -1,9 +1,11 @@
-"""Losses on pixels and prototypes. An empty sum is 0 with a gradient; targets are never written to.
+"""Losses on pixel embeddings and prototypes; those on scores are in `score_losses`.
+
+An empty sum is 0 with a gradient; targets are never written to.
 
 In a run of several processes a mean over pixels is that over all of them; see `ranks`. What acts on prototypes only needs
 no care: those are the same in every process.
 
-Equations of HiPoSeg (ICLR 2026) are named L_ce, L_fh, L_fl, L_hh, L_ll, L_align as in the paper.
+Equations of HiPoSeg (ICLR 2026) are named L_fh, L_fl, L_hh, L_ll, L_align as in the paper.
 """
 
 from __future__ import annotations
@@ -17,60 +19,33 @@ from torch import Tensor
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.prototypes import similarity
 from hiposeg_cli.learn.ranks import joint_mean
+from hiposeg_cli.learn.score_losses import weight_of
 
 Distance = Literal["squared", "euclidean"]
 Reduction = Literal["mean", "sum"]
 _EPS = 1e-12
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """L_ce: mean of -log softmax over labelled pixels; 0 with a gradient when there is none.
-
-    Args:
-        logits: (B, F, H, W), any float type; computed in float32.
-        target: (B, H, W) int64 with `IGNORE`.
-    """
-    total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
-    count = (target != IGNORE).sum()
-    return joint_mean(total / count.clamp(min=1), count)
-
-
-def partial_cross_entropy(logits: Tensor, fine: Tensor, coarse: Tensor, parent: Tensor) -> Tensor:
-    """L_ce where pixels may carry only a coarse label: for those, -log of the summed probability of its children.
-
-    Args:
-        logits: (B, F, H, W), any float type; computed in float32.
-        fine, coarse: (B, H, W) int64 with `IGNORE`; where fine is known, coarse is its parent.
-        parent: (F,) int64.
-    """
-    logits = logits.float()
-    total = F.cross_entropy(logits, fine, ignore_index=IGNORE, reduction="sum")
-    only = ((fine == IGNORE) & (coarse != IGNORE)).flatten().nonzero().squeeze(1)
-    scores = logits.permute(0, 2, 3, 1).flatten(0, 2)[only]
-    inside = parent[None, :] == coarse.flatten()[only][:, None]
-    summed = torch.logsumexp(scores.masked_fill(~inside, float("-inf")), dim=1)
-    total = total + (torch.logsumexp(scores, dim=1) - summed).sum()
-    count = (coarse != IGNORE).sum()
-    return joint_mean(total / count.clamp(min=1), count)
-
-
-def pull(z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float) -> Tensor:
+def pull(
+    z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float, weights: Tensor | None = None
+) -> Tensor:
     """L_fh / L_fl: draw each pixel to its own prototype and away from the others.
 
     -(1/N) sum_n log( exp(s(z_n, P[y_n]) / tau) / sum over allowed k of exp(s(z_n, P[k]) / tau) )
 
     Args:
         z: (N, D) float32, unit length.
-        target: (N,) int64 class, no ignore; its prototype is always allowed.
+        target: (N,) int64 class with `IGNORE`; its prototype is always allowed.
         prototypes: (K, D) float32, unit length.
         allowed: (K,) or (N, K) bool: prototypes in the denominator (those seen; or siblings only).
         tau: temperature > 0.
+        weights: (K,) float32 weights of the classes, 1 or more; None weighs all alike.
     Returns: () float32.
     """
-    if len(z) == 0:
-        return joint_mean(z.sum() * 0, 0)
-    scores = similarity(z, prototypes) / tau
-    return joint_mean(F.cross_entropy(scores.masked_fill(~allowed, float("-inf")), target), len(z))
+    # The lowest number, not -inf: of an ignored pixel no prototype at all may be allowed.
+    scores = (similarity(z, prototypes) / tau).masked_fill(~allowed, torch.finfo(z.dtype).min)
+    total, count = F.cross_entropy(scores, target, weights, ignore_index=IGNORE, reduction="sum"), weight_of(target, weights)
+    return joint_mean(total / count.clamp(min=1), count)
 
 
 def repel(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hiposeg_cli.hierarchy import Hierarchy
@@ -35,6 +37,26 @@ class LossTerms:
     parts: Mapping[str, Tensor]
 
 
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> LossTerms:
+    """The loss of some terms, in their order."""
+    first, *others = [weights[name] * term for name, term in terms.items()]
+    return LossTerms(sum(others, first), {name: term.detach() for name, term in terms.items()})
+
+
+@dataclass(frozen=True)
+class Context:
+    """What some methods want to know of the network and the data besides the label space.
+
+    Attributes:
+        scale_dims: channels of each of the network's `Output.scales`.
+        class_pixels: (n_v,) int64 labelled pixels of each class in the training split, finest level first; () where there
+            is no data.
+    """
+
+    scale_dims: tuple[int, ...] = ()
+    class_pixels: tuple[NDArray[np.int64], ...] = ()
+
+
 class Method(nn.Module, ABC):
     """Owns everything trained besides the network: heads, prototypes, and the losses.
 
@@ -42,15 +64,19 @@ class Method(nn.Module, ABC):
         hierarchy: the label space.
         embedding_dim: channels D0 of the network's embedding.
         options: an instance of the method's own `Options` dataclass.
+        context: of the run.
     """
 
     Options: ClassVar[type[Any]]
     needs: frozenset[str]
     """Levels of labels that reach the method: `fine`, `coarse`."""
+    needs_scales: bool = False
+    """Whether training passes bring the encoder's feature maps too."""
 
-    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: Any) -> None:
+    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: Any, context: Context | None = None) -> None:
         super().__init__()
         self.hierarchy, self.embedding_dim, self.options = hierarchy, embedding_dim, options
+        self.context = context or Context()
 
     @abstractmethod
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:

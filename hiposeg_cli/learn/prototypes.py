@@ -55,7 +55,16 @@ def batch_prototypes(z: Tensor, target: Tensor, n_classes: int) -> BatchPrototyp
         target: (N,) int64 in 0..K-1, no ignore.
     """
     sums = torch.zeros(n_classes, z.shape[1], dtype=z.dtype, device=z.device).index_add(0, target, z)
-    return BatchPrototypes(unit(joint_sum(sums)), joint_sum(torch.bincount(target, minlength=n_classes)))
+    return BatchPrototypes(unit(joint_sum(sums)), joint_sum(count_classes(target, n_classes)))
+
+
+def count_classes(target: Tensor, n_classes: int) -> Tensor:
+    """(K,) int64 items of each class, as `torch.bincount`, which on a GPU waits to learn how many classes there are.
+
+    Args:
+        target: (N,) int64 in 0..K-1.
+    """
+    return target.new_zeros(n_classes).index_add(0, target, torch.ones_like(target))
 
 
 def balanced_parents(children: BatchPrototypes, parent: Tensor, n_coarse: int) -> BatchPrototypes:

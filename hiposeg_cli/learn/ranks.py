@@ -79,7 +79,23 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 # -- who is who --------------------------------------------------------------------------------------------------------
 
 
+_apart = False
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """A block in which this rank computes as if it were alone: nothing is exchanged."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
+
 def n_ranks() -> int:
+    if _apart:
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -1,21 +1,21 @@
-"""Class-balanced choice of the pixels that enter the prototype losses."""
+"""Class-balanced choice of the pixels that enter a loss.
+
+The choice is made on the host, by the labels there: see the legend in `batch`. Only what is taken by the network's own
+predictions has to wait for a GPU (`misclassified`).
+"""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.batch import Batch, Output, grid_labels
+from hiposeg_cli.learn.batch import Batch, Output, at_cells, grid_labels, on_device
 from hiposeg_cli.learn.method import Progress
 from hiposeg_cli.learn.ranks import joint_mean, rank
 
 _A_RANK = 2**40  # keeps the draws of processes apart
-
-PixelSampling = Literal["random", "hard", "all"]
 
 
 def draw_seed(progress: Progress) -> int:
@@ -24,7 +24,7 @@ def draw_seed(progress: Progress) -> int:
 
 
 def sample_pixels(
-    classes: Tensor, keep: Tensor, wrong: Tensor | None, *, cap: int, how: PixelSampling, progress: Progress
+    classes: Tensor, keep: Tensor, *, cap: int | None, progress: Progress, first: Tensor | None = None
 ) -> Tensor:
     """Choose at most `cap` pixels of each class.
 
@@ -33,26 +33,44 @@ def sample_pixels(
     times `cap` pixels of a class, where one process with the joined batch would take `cap`.
 
     Args:
-        classes: (P,) int64 class of each pixel of the batch.
+        classes: (P,) int64 class of each pixel of the batch, on the host.
         keep: (P,) bool, pixels that may be chosen.
-        wrong: (P,) bool, misclassified pixels, which `hard` takes first.
-        how: `random`, `hard`, or `all` (no cap).
+        cap: None takes them all.
+        first: (P,) bool, pixels that are taken before the others.
     Returns: (N,) int64 pixel positions.
     """
     candidates = keep.nonzero().squeeze(1)
-    if how == "all" or len(candidates) == 0:
+    if cap is None or len(candidates) == 0:
         return candidates
-    generator = torch.Generator(device=classes.device)
-    generator.manual_seed(draw_seed(progress))
-    lot = torch.rand(len(candidates), generator=generator, device=classes.device)
-    if how == "hard" and wrong is not None:
-        lot = lot + (~wrong[candidates])
+    lot = torch.rand(len(candidates), generator=torch.Generator().manual_seed(draw_seed(progress)))
+    if first is not None:
+        lot = lot + (~first[candidates])
     by_lot = torch.argsort(lot)
     order = by_lot[torch.argsort(classes[candidates][by_lot], stable=True)]  # by class, then by lot within it
     sorted_class = classes[candidates][order]
-    first = torch.searchsorted(sorted_class, sorted_class)
-    position = torch.arange(len(order), device=classes.device) - first
+    position = torch.arange(len(order)) - torch.searchsorted(sorted_class, sorted_class)
     return candidates[order[position < cap]]
+
+
+def on_boundary(fine: Tensor) -> Tensor:
+    """(B, h, w) bool: cells with a fine label whose 3x3 neighbourhood shows another one.
+
+    Args:
+        fine: (B, h, w) int64 with `IGNORE`; a cell without a label is no neighbour.
+    """
+    known, own = fine != IGNORE, fine.float()
+    highest = F.max_pool2d(own.masked_fill(~known, -torch.inf), 3, stride=1, padding=1)
+    lowest = -F.max_pool2d((-own).masked_fill(~known, -torch.inf), 3, stride=1, padding=1)
+    return known & ((highest > own) | (lowest < own))
+
+
+def misclassified(fine: Tensor, output: Output) -> Tensor:
+    """(P,) bool, on the host: cells whose fine label is not the network's best class. Waits for a GPU.
+
+    Args:
+        fine: (P,) int64 with `IGNORE`, on the host.
+    """
+    return (output.logits.detach().argmax(dim=1).flatten().cpu() != fine) & (fine != IGNORE)
 
 
 def balanced_cross_entropy(batch: Batch, output: Output, progress: Progress, *, cap: int) -> Tensor:
@@ -60,9 +78,10 @@ def balanced_cross_entropy(batch: Batch, output: Output, progress: Progress, *, 
 
     Every class weighs about the same, however many pixels it covers.
     """
-    assert batch.fine is not None
-    fine = grid_labels(batch.fine, output).flatten()
-    index = sample_pixels(fine, fine != IGNORE, None, cap=cap, how="random", progress=progress)
-    scores = output.logits.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
-    own = F.cross_entropy(scores, fine[index], reduction="sum") / index.numel() if index.numel() else scores.sum()
-    return joint_mean(own, index.numel())
+    assert batch.host.fine is not None
+    fine = grid_labels(batch.host.fine, output)
+    cells = sample_pixels(fine.flatten(), fine.flatten() != IGNORE, cap=cap, progress=progress)
+    chosen = on_device(torch.stack([cells, fine.flatten()[cells]]), output.logits.device)
+    scores = at_cells(output.logits, chosen[0], output.grid)
+    own = F.cross_entropy(scores, chosen[1], reduction="sum") / max(1, len(cells))
+    return joint_mean(own, len(cells))

@@ -1,18 +1,15 @@
-"""`flat`: cross entropy on the fine level only. The baseline that puts every other number into proportion."""
+"""`flat`: cross entropy of the network's scores. The baseline that puts every other number into proportion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.learn.batch import Batch, Output
-from hiposeg_cli.learn.losses import partial_cross_entropy, pixel_cross_entropy
-from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress, weighted_sum
 from hiposeg_cli.learn.sampling import balanced_cross_entropy
+from hiposeg_cli.learn.score_losses import ScoreLosses, class_weights
 
 
 @dataclass(frozen=True)
@@ -21,10 +18,14 @@ class FlatOptions:
 
     Attributes:
         partial_labels: pixels with only a coarse label train through the summed probability of its children.
+        lambda_coarse: weight of the cross entropy of each upper level, through summed probabilities of children.
+        class_weights: exponent a of class weights n_k^-a in these cross entropies, by training pixels n_k; 0 is none.
         lambda_balanced: weight of a second cross entropy over `pixels_per_class` random pixels of each class.
     """
 
     partial_labels: bool = False
+    lambda_coarse: float = 0.0
+    class_weights: float = 0.0
     lambda_balanced: float = 0.0
     pixels_per_class: int = 200
 
@@ -34,24 +35,22 @@ class Flat(Method):
 
     Options = FlatOptions
     options: FlatOptions
-    parent: Tensor
 
-    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: FlatOptions) -> None:
-        super().__init__(hierarchy, embedding_dim, options)
+    def __init__(
+        self, hierarchy: Hierarchy, embedding_dim: int, options: FlatOptions, context: Context | None = None
+    ) -> None:
+        super().__init__(hierarchy, embedding_dim, options, context)
         if options.pixels_per_class < 1:
             raise ConfigError("method.pixels_per_class", f"is {options.pixels_per_class}", "choose 1 or more")
-        self.needs = frozenset({"fine", "coarse"} if options.partial_labels else {"fine"})
-        self.register_buffer("parent", torch.from_numpy(hierarchy.parent), persistent=False)
+        if options.lambda_coarse < 0:
+            raise ConfigError("method.lambda_coarse", f"is {options.lambda_coarse}", "choose 0 (none) or more")
+        self.needs = frozenset({"fine", "coarse"} if options.partial_labels or options.lambda_coarse else {"fine"})
+        self.score_losses = ScoreLosses(hierarchy, class_weights(self.context.class_pixels, options.class_weights))
 
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
-        assert batch.fine is not None
-        logits = output.full_logits()
-        if batch.partial and batch.coarse is not None:
-            loss = partial_cross_entropy(logits, batch.fine, batch.coarse, self.parent)
-        else:
-            loss = pixel_cross_entropy(logits, batch.fine)
-        parts = {"ce": loss.detach()}
-        if self.options.lambda_balanced:
-            balanced = balanced_cross_entropy(batch, output, progress, cap=self.options.pixels_per_class)
-            loss, parts = loss + self.options.lambda_balanced * balanced, parts | {"balanced": balanced.detach()}
-        return LossTerms(loss, parts)
+        o = self.options
+        partial = o.partial_labels and batch.partial
+        terms = self.score_losses(output.full_logits(), batch, partial=partial, upper=bool(o.lambda_coarse))
+        if o.lambda_balanced:
+            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=o.pixels_per_class)
+        return weighted_sum(terms, {"ce": 1.0, "coarse": o.lambda_coarse, "balanced": o.lambda_balanced})

@@ -2,6 +2,8 @@
 
 L = lambda_ce L_ce + lambda_fh L_fh + lambda_hh L_hh + lambda_fl L_fl + lambda_ll L_ll + lambda_align L_align
 
+and, as remedies that the paper does not have, lambda_coarse L_coarse + lambda_balanced L_balanced.
+
 L_fl and L_ll belong to the finest level, L_fh and L_hh to every level above it (summed; the paper has one). The paper
 leaves questions open; each is an option here, with the reasons for its default in docs/fidelity.md. Head and banks exist
 in training only: inference is the plain network.
@@ -13,19 +15,19 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.batch import Batch, Output, grid_labels
-from hiposeg_cli.learn.losses import align_in, align_out, partial_cross_entropy, pixel_cross_entropy, pull, repel
-from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.batch import Batch, Output, at_cells, grid_labels, on_device
+from hiposeg_cli.learn.losses import align_in, align_out, pull, repel
+from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress, weighted_sum
 from hiposeg_cli.learn.projection import Projection
 from hiposeg_cli.learn.prototypes import BatchPrototypes, PrototypeBank, balanced_parents, batch_prototypes, unit
-from hiposeg_cli.learn.sampling import PixelSampling, balanced_cross_entropy, sample_pixels
+from hiposeg_cli.learn.sampling import balanced_cross_entropy, misclassified, on_boundary, sample_pixels
+from hiposeg_cli.learn.score_losses import ScoreLosses, class_weights
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,16 @@ class HiPoSegOptions:
 
     Attributes:
         levels: banks on all levels, or flat prototypes on the finest only, without parents and alignment.
+        lambda_coarse: weight of the cross entropy of each upper level, through summed probabilities of children, over
+            all pixels with a coarse label.
         lambda_balanced: weight of a second cross entropy over `pixels_per_class` random pixels of each class.
+        class_weights: exponent a of class weights n_k^-a, where n_k are the training pixels of a class on its level, in
+            L_ce, L_coarse, L_fh and L_fl; 0 is none.
+        embedding: what is projected: the decoder's features, or these beside the encoder's of every scale at the same
+            place.
+        pixel_sampling: which pixels of a class are taken: at random; misclassified ones first (hard); those beside
+            another fine class first (boundary); all. What depends on predictions, hard and reliable_only, makes the host
+            wait for a GPU once a batch.
     """
 
     levels: Literal["all", "fine"] = "all"
@@ -44,7 +55,9 @@ class HiPoSegOptions:
     lambda_fl: float = 0.1
     lambda_ll: float = 0.01
     lambda_align: float = 0.1
+    lambda_coarse: float = 0.0
     lambda_balanced: float = 0.0
+    class_weights: float = 0.0
     tau_coarse: float = 0.1
     tau_fine: float = 0.05
     kappa: float = 0.1
@@ -62,10 +75,11 @@ class HiPoSegOptions:
     repulsion: Literal["logsumexp", "mean_exp", "margin"] = "logsumexp"
     fine_repulsion: Literal["all", "siblings"] = "all"
     fine_softmax: Literal["all", "siblings", "residual"] = "all"
+    embedding: Literal["decoder", "multi-scale"] = "decoder"
     embed_dim: int = 256
     proj_layers: int = 2
     pixels_per_class: int = 200
-    pixel_sampling: PixelSampling = "random"
+    pixel_sampling: Literal["random", "hard", "boundary", "all"] = "random"
     reliable_only: bool = False
     start_coarse: float = 0.075
     start_fine: float = 0.225
@@ -74,15 +88,23 @@ class HiPoSegOptions:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The pixels of one batch taken into the prototype losses.
+    """The pixels of one batch taken into the prototype losses; all have a label on every level but perhaps the finest.
 
     Attributes:
         z: (N, D) unit-length embeddings.
-        labels: (N,) ids on each level, finest first; IGNORE where unknown.
+        labels: (N,) int64 ids on each level, finest first; IGNORE where unknown.
+        with_fine: (M,) int64 positions of those with a fine label; None where all have one.
     """
 
     z: Tensor
     labels: tuple[Tensor, ...]
+    with_fine: Tensor | None
+
+    def labelled(self, depth: int) -> tuple[Tensor, Tensor]:
+        """Embeddings and ids of those with a label on a level."""
+        if depth or self.with_fine is None:
+            return self.z, self.labels[depth]
+        return self.z[self.with_fine], self.labels[depth][self.with_fine]
 
 
 class HiPoSeg(Method):
@@ -92,11 +114,16 @@ class HiPoSeg(Method):
     needs = frozenset({"fine", "coarse"})
     options: HiPoSegOptions
 
-    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: HiPoSegOptions) -> None:
-        super().__init__(hierarchy, embedding_dim, options)
+    def __init__(
+        self, hierarchy: Hierarchy, embedding_dim: int, options: HiPoSegOptions, context: Context | None = None
+    ) -> None:
+        super().__init__(hierarchy, embedding_dim, options, context)
         _check(options)
         self.sizes = [len(level) for level in hierarchy.levels[: 1 if options.levels == "fine" else None]]
-        self.head = Projection(embedding_dim, options.embed_dim, options.proj_layers)
+        self.needs_scales = options.embedding == "multi-scale"
+        dims = (embedding_dim, *(self.context.scale_dims if self.needs_scales else ()))
+        assert not self.needs_scales or len(dims) > 1, "every network has an encoder"
+        self.head = Projection(sum(dims), options.embed_dim, options.proj_layers)
         self.banks = nn.ModuleList(
             PrototypeBank(
                 size, options.embed_dim, momentum=options.ema_momentum, reference_count=options.ema_reference_count,
@@ -104,19 +131,9 @@ class HiPoSeg(Method):
             )
             for size in self.sizes
         )  # fmt: skip
-        for depth in range(len(hierarchy.levels) - 1):
-            parent = torch.from_numpy(_parents(hierarchy, depth))
-            self.register_buffer(f"parent{depth}", parent, persistent=False)
+        self.score_losses = ScoreLosses(hierarchy, class_weights(self.context.class_pixels, options.class_weights))
+        self.tree = self.score_losses.tree
         self._pending: list[BatchPrototypes] | None = None
-
-    def _parent(self, depth: int) -> Tensor:
-        """(K,) int64: the id one level up of each class of `levels[depth]`."""
-        return self.get_buffer(f"parent{depth}")
-
-    def _siblings(self, depth: int) -> Tensor:
-        """(K, K) bool: classes of `levels[depth]` with one parent, each with itself."""
-        parent = self._parent(depth)
-        return parent[:, None] == parent[None, :]
 
     def _bank(self, depth: int) -> PrototypeBank:
         bank = self.banks[depth]
@@ -124,33 +141,24 @@ class HiPoSeg(Method):
         return bank
 
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
-        assert batch.fine is not None
-        assert batch.coarse is not None
-        o, logits = self.options, output.full_logits()
-        if batch.partial:
-            ce = partial_cross_entropy(logits, batch.fine, batch.coarse, self._parent(0))
-        else:
-            ce = pixel_cross_entropy(logits, batch.fine)
-        total, parts = o.lambda_ce * ce, {"ce": ce.detach()}
-        terms = {}
-        if o.lambda_balanced:
-            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=o.pixels_per_class)
-        self._pending = None
         weights = self._weights()
+        terms: dict[str, Tensor] = self.score_losses(
+            output.full_logits(), batch, partial=batch.partial, upper=bool(weights["coarse"])
+        )
+        if weights["balanced"]:
+            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=self.options.pixels_per_class)
+        self._pending = None
         if any(weights[name] for name in ("fh", "hh", "fl", "ll", "align")):
             with torch.autocast(output.embedding.device.type, enabled=False):
                 terms |= self._prototype_terms(batch, output, progress)
-        for name, term in terms.items():
-            total = total + weights[name] * term
-            parts[name] = term.detach()
-        return LossTerms(total, parts)
+        return weighted_sum(terms, weights)
 
     def _weights(self) -> dict[str, float]:
         o = self.options
         above = len(self.sizes) > 1
         return {
-            "fh": o.lambda_fh * above, "hh": o.lambda_hh * above, "fl": o.lambda_fl, "ll": o.lambda_ll,
-            "align": o.lambda_align * above, "balanced": o.lambda_balanced,
+            "ce": o.lambda_ce, "fh": o.lambda_fh * above, "hh": o.lambda_hh * above, "fl": o.lambda_fl, "ll": o.lambda_ll,
+            "align": o.lambda_align * above, "balanced": o.lambda_balanced, "coarse": o.lambda_coarse,
         }  # fmt: skip
 
     def _start(self, depth: int) -> float:
@@ -187,58 +195,72 @@ class HiPoSeg(Method):
 
     def _pixels(self, batch: Batch, output: Output, progress: Progress) -> _Pixels:
         """Sample labelled pixels on the network's grid and project their embeddings to unit length."""
-        assert batch.fine is not None
-        assert batch.coarse is not None
-        o = self.options
-        fine, coarse = grid_labels(batch.fine, output).flatten(), grid_labels(batch.coarse, output).flatten()
-        wrong = None
-        if o.pixel_sampling == "hard" or o.reliable_only:
-            wrong = (output.logits.detach().argmax(dim=1).flatten() != fine) & (fine != IGNORE)
-        keep = coarse != IGNORE if len(self.sizes) > 1 else fine != IGNORE
-        if o.reliable_only and wrong is not None:
-            keep = keep & ~wrong
-        classes = torch.where(fine != IGNORE, fine, coarse + self.hierarchy.n_fine)
-        index = sample_pixels(classes, keep, wrong, cap=o.pixels_per_class, how=o.pixel_sampling, progress=progress)
-        features = output.embedding.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
-        labels = [fine[index], coarse[index]][: len(self.sizes)]
+        assert batch.host.fine is not None
+        assert batch.host.coarse is not None
+        fine, coarse = grid_labels(batch.host.fine, output), grid_labels(batch.host.coarse, output).flatten()
+        cells = self._chosen(fine, coarse, output, progress)
+        with_fine = (fine.flatten()[cells] != IGNORE).nonzero().squeeze(1)
+        device = output.embedding.device
+        rows = None if len(with_fine) == len(cells) else on_device(with_fine, device)
+        cells, *chosen = on_device(torch.stack([cells, fine.flatten()[cells], coarse[cells]]), device)
+        labels = chosen[: len(self.sizes)]
         for depth in range(1, len(self.sizes) - 1):
-            labels.append(torch.where(labels[-1] != IGNORE, self._parent(depth)[labels[-1]], IGNORE))
-        return _Pixels(self.head(features), tuple(labels))
+            labels.append(self.tree.parent(depth)[labels[-1]])
+        maps = (output.embedding, *output.scales) if self.needs_scales else (output.embedding,)
+        features = [at_cells(one, cells, output.grid) for one in maps]
+        return _Pixels(self.head(torch.cat(features, dim=1)), tuple(labels), rows)
+
+    def _chosen(self, fine: Tensor, coarse: Tensor, output: Output, progress: Progress) -> Tensor:
+        """(N,) int64 cells of the grid, on the host as the labels are.
+
+        Args:
+            fine: (B, h, w) int64 with `IGNORE`.
+            coarse: (P,) int64 with `IGNORE`.
+        """
+        o, flat = self.options, fine.flatten()
+        keep, first = (coarse if len(self.sizes) > 1 else flat) != IGNORE, None
+        if o.pixel_sampling == "boundary":
+            first = on_boundary(fine).flatten()
+        if o.pixel_sampling == "hard" or o.reliable_only:
+            wrong = misclassified(flat, output)
+            first = wrong if o.pixel_sampling == "hard" else first
+            keep = keep & ~wrong if o.reliable_only else keep
+        classes = torch.where(flat != IGNORE, flat, coarse + self.hierarchy.n_fine)
+        cap = None if o.pixel_sampling == "all" else o.pixels_per_class
+        return sample_pixels(classes, keep, cap=cap, progress=progress, first=first)
 
     def _batch_prototypes(self, pixels: _Pixels) -> list[BatchPrototypes]:
         """Prototypes of the batch on each level, finest first."""
         found: list[BatchPrototypes] = []
         for depth, size in enumerate(self.sizes):
             if depth and self.options.parent_mean == "balanced":
-                found.append(balanced_parents(found[-1], self._parent(depth - 1), size))
+                found.append(balanced_parents(found[-1], self.tree.parent(depth - 1), size))
             else:
-                known = pixels.labels[depth] != IGNORE
-                found.append(batch_prototypes(pixels.z[known], pixels.labels[depth][known], size))
+                found.append(batch_prototypes(*pixels.labelled(depth), size))
         return found
 
     def _pull(self, depth: int, pixels: _Pixels) -> Tensor:
         """L_fl on the finest level, L_fh above."""
-        o, bank = self.options, self._bank(depth)
-        known = pixels.labels[depth] != IGNORE
-        # With balanced parents a class seen only in coarse labels has no prototype yet.
-        known = known & bank.seen[pixels.labels[depth].clamp(min=0)]
-        z, target, prototypes = pixels.z[known], pixels.labels[depth][known], bank.vectors
+        o, bank, (z, target) = self.options, self._bank(depth), pixels.labelled(depth)
+        prototypes, weights = bank.vectors, self.score_losses.weights(depth)
         if depth:
-            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse)
+            # With balanced parents a class seen only in coarse labels has no prototype yet.
+            target = torch.where(bank.seen[target], target, IGNORE)
+            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse, weights=weights)
         allowed: Tensor = bank.seen
         if o.fine_softmax != "all":
-            allowed = allowed[None, :] & self._siblings(0)[target]
+            allowed = allowed[None, :] & self.tree.siblings(0)[target]
         if o.fine_softmax == "residual":
-            base = self._bank(1).vectors
-            z, prototypes = unit(z - base[self._parent(0)[target]]), unit(prototypes - base[self._parent(0)])
-        return pull(z, target, prototypes, allowed, tau=o.tau_fine)
+            base, parent = self._bank(1).vectors, self.tree.parent(0)
+            z, prototypes = unit(z - base[parent[target]]), unit(prototypes - base[parent])
+        return pull(z, target, prototypes, allowed, tau=o.tau_fine, weights=weights)
 
     def _repel(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
         """L_ll on the finest level, L_hh above."""
         o, vectors = self.options, self._in_loss(depth, prototypes)
         others = self._bank(depth).seen[None, :].expand(len(vectors), -1)
         if depth == 0 and o.fine_repulsion == "siblings":
-            others = others & self._siblings(0)
+            others = others & self.tree.siblings(0)
         return repel(vectors, prototypes[depth].present, others, kappa=o.kappa, form=o.repulsion)
 
     def _in_loss(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
@@ -249,8 +271,8 @@ class HiPoSeg(Method):
         o, total = self.options, torch.zeros((), device=prototypes[0].vectors.device)
         for depth in range(len(self.sizes) - 1):
             child, above = self._in_loss(depth, prototypes), self._in_loss(depth + 1, prototypes)
-            parent, seen = self._parent(depth), self._bank(depth + 1).seen
-            pairs = self._bank(depth).seen & seen[parent] & (self._siblings(depth).sum(dim=1) > 1)
+            parent, seen = self.tree.parent(depth), self._bank(depth + 1).seen
+            pairs = self._bank(depth).seen & seen[parent] & (self.tree.siblings(depth).sum(dim=1) > 1)
             total = total + align_in(
                 child.detach() if o.align_stop == "child" else child,
                 (above.detach() if o.align_stop == "parent" else above)[parent],
@@ -279,12 +301,6 @@ class HiPoSeg(Method):
         ]
 
 
-def _parents(hierarchy: Hierarchy, depth: int) -> np.typing.NDArray[np.int64]:
-    """(K,) int64: the id on `levels[depth + 1]` of each class of `levels[depth]`."""
-    above = hierarchy.levels[depth + 1]
-    return np.array([above.find(node.parent or "") for node in hierarchy.levels[depth].nodes], dtype=np.int64)
-
-
 def sibling_bound(options: HiPoSegOptions, hierarchy: Hierarchy) -> float:
     """Highest mean probability of the right sibling for pixels on their prototypes, once align_in is satisfied.
 
@@ -310,5 +326,7 @@ def _check(options: HiPoSegOptions) -> None:
             raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose 1 or more")
     if options.fine_softmax == "residual" and options.levels == "fine":
         raise ConfigError("method.fine_softmax", "residuals need parents", "set method.levels=all, or another softmax")
+    if options.lambda_coarse < 0:
+        raise ConfigError("method.lambda_coarse", f"is {options.lambda_coarse}", "choose 0 (none) or more")
     if not 0 <= options.ema_momentum <= 1:
         raise ConfigError("method.ema_momentum", f"is {options.ema_momentum}", "choose a value from 0 to 1")

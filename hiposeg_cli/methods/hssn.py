@@ -12,8 +12,7 @@ this departs from it:
 - Pixels without a label train nothing. The public code overwrites them with class 0, in place, before all of its losses.
 - Triplets are drawn at random, not from the first pixels of the batch; embeddings are projected decoder features, not
   the backbone's output.
-- Pixels known on the coarse level only are trained where they can be: see `partial_cross_entropy`, `tree_min` and
-  `draw_triplets`.
+- Pixels known on the coarse level only are trained where they can be: see `ScoreLosses`, `tree_min` and `draw_triplets`.
 
 The losses on scores run at full resolution, as the public code's do; triplets on the network's grid.
 """
@@ -30,12 +29,13 @@ from torch import Tensor, nn
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.batch import Batch, Output, grid_labels
-from hiposeg_cli.learn.losses import partial_cross_entropy, pixel_cross_entropy
-from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.batch import Batch, Output, at_cells, grid_labels, on_device
+from hiposeg_cli.learn.class_tree import ClassTree
+from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress
 from hiposeg_cli.learn.projection import Projection
 from hiposeg_cli.learn.sampling import balanced_cross_entropy, draw_seed, sample_pixels
-from hiposeg_cli.learn.tree_losses import ClassTree, draw_triplets, tree_min, tree_triplet
+from hiposeg_cli.learn.score_losses import ScoreLosses, pixel_cross_entropy
+from hiposeg_cli.learn.tree_losses import draw_triplets, tree_min, tree_triplet
 
 _DRAW_SEED = 2**62  # keeps the draw of triplets apart from that of pixels, which has the same seed and step
 
@@ -76,21 +76,24 @@ class HSSN(Method):
     needs = frozenset({"fine", "coarse"})
     options: HSSNOptions
 
-    def __init__(self, hierarchy: Hierarchy, embedding_dim: int, options: HSSNOptions) -> None:
-        super().__init__(hierarchy, embedding_dim, options)
+    def __init__(
+        self, hierarchy: Hierarchy, embedding_dim: int, options: HSSNOptions, context: Context | None = None
+    ) -> None:
+        super().__init__(hierarchy, embedding_dim, options, context)
         _check(options)
-        self.tree = ClassTree(hierarchy)
+        self.score_losses = ScoreLosses(hierarchy)
         self.parents = nn.Conv2d(embedding_dim, sum(self.tree.sizes[1:]), kernel_size=1)
         self.projection = Projection(embedding_dim, options.embed_dim)
+
+    @property
+    def tree(self) -> ClassTree:
+        return self.score_losses.tree
 
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
         assert batch.fine is not None
         assert batch.coarse is not None
         o, logits = self.options, output.full_logits()
-        if batch.partial:
-            ce = partial_cross_entropy(logits, batch.fine, batch.coarse, self.tree.parent)
-        else:
-            ce = pixel_cross_entropy(logits, batch.fine)
+        ce = self.score_losses(logits, batch, partial=batch.partial, upper=False)["ce"]
         total, parts = o.lambda_ce * ce, {"ce": ce.detach()}
 
         def balanced() -> Tensor:
@@ -145,19 +148,18 @@ class HSSN(Method):
 
     def _triplet(self, batch: Batch, output: Output, progress: Progress) -> Tensor:
         """Tree-triplet loss on a class-balanced sample of the labelled pixels on the network's grid."""
-        assert batch.fine is not None
-        assert batch.coarse is not None
-        n_fine = self.hierarchy.n_fine
-        fine, coarse = grid_labels(batch.fine, output).flatten(), grid_labels(batch.coarse, output).flatten()
+        host, n_fine = batch.host, self.hierarchy.n_fine
+        assert host.fine is not None
+        assert host.coarse is not None
+        fine, coarse = grid_labels(host.fine, output).flatten(), grid_labels(host.coarse, output).flatten()
         classes = torch.where(fine != IGNORE, fine, coarse + n_fine)
-        cap = self.options.pixels_per_class
-        index = sample_pixels(classes, coarse != IGNORE, None, cap=cap, how="random", progress=progress)
-        fine, coarse = fine[index], coarse[index]
-        generator = torch.Generator(device=fine.device)
-        generator.manual_seed((draw_seed(progress) + _DRAW_SEED) % 2**63)
-        triplets = draw_triplets(fine, coarse, n_fine, generator)
-        features = output.embedding.float().permute(0, 2, 3, 1).flatten(0, 2)[index]
-        return tree_triplet(self.projection(features), fine, triplets, n_fine, margin=self.options.margin)
+        cells = sample_pixels(classes, coarse != IGNORE, cap=self.options.pixels_per_class, progress=progress)
+        generator = torch.Generator().manual_seed((draw_seed(progress) + _DRAW_SEED) % 2**63)
+        device = output.embedding.device
+        triplets = draw_triplets(fine[cells], coarse[cells], n_fine, generator).to(device)
+        chosen = on_device(torch.stack([cells, fine[cells]]), device)
+        z = self.projection(at_cells(output.embedding, chosen[0], output.grid))
+        return tree_triplet(z, chosen[1], triplets, n_fine, margin=self.options.margin)
 
 
 def _check(options: HSSNOptions) -> None:

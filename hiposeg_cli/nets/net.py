@@ -29,6 +29,10 @@ class SegmentationNet(nn.Module):
     Args:
         model: a segmentation_models_pytorch model; its segmentation head's upsampling is left to `Output`.
         mean, std: (3,) input scaling on the 0..1 range, as the backbone was trained with.
+
+    Attributes:
+        scale_dims: channels of the encoder's feature maps, the finest first.
+        gives_scales: whether `Output.scales` holds these maps in training; outside of it they are never kept.
     """
 
     mean: Tensor
@@ -40,6 +44,8 @@ class SegmentationNet(nn.Module):
         self.decoder: nn.Module = model.decoder
         self.classifier: nn.Module = model.segmentation_head[0]
         self.n_fine = n_fine
+        self.scale_dims = tuple(int(d) for d in model.encoder.out_channels[1:] if d)  # the first is the image
+        self.gives_scales = False
         self.embedding_dim = int(model.segmentation_head[0].in_channels)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -54,10 +60,12 @@ class SegmentationNet(nn.Module):
         _, _, H, W = image.shape
         scaled = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         padded = F.pad(scaled, (0, -W % STRIDE_PX, 0, -H % STRIDE_PX), mode="replicate")
-        embedding = self.decoder(self.encoder(padded))
+        features = self.encoder(padded)
+        embedding = self.decoder(features)
+        scales = tuple(scale for scale in features[1:] if scale.shape[1]) if self.gives_scales and self.training else ()
         return Output(
             logits=self.classifier(embedding), embedding=embedding, size=(H, W),
-            padded_size=(int(padded.shape[2]), int(padded.shape[3])),
+            padded_size=(int(padded.shape[2]), int(padded.shape[3])), scales=scales,
         )  # fmt: skip
 
 
