@@ -1,9 +1,13 @@
 """Methods side by side on genuine data: equal network, data, budget and seeds; one line of scores for each run.
 
-Run: python benchmarks/evidence.py SAMPLES OUT [--sets NAME ...] [--rows NAME ...] [--seeds N ...] [--set KEY=VALUE ...]
+Run: python benchmarks/evidence.py SAMPLES OUT [--sets NAME ...] [--rows NAME ...] [--seeds N ...] [--fraction SHARE]
 
 SAMPLES holds wbc/, carparts/, camvid/ and ccp/ in their published layouts. OUT/results.jsonl gets a line a run (row, set,
-seed, scores of the last weights on the validation split); runs that it holds are not run again. The table is printed.
+seed, scores of the last weights on the validation split); runs that it holds are not run again. The tables are printed.
+
+Rows: `flat`, `flat-balanced` (flat with hiposeg's second cross entropy), `flat-prototypes` (no parents), `hssn`,
+`hiposeg-paper`, `hiposeg` (the defaults); the paper's ablation is `flat` (CE), `coarse`, `fine`, `both`, `hiposeg-paper`.
+With --fraction a row's name ends in the share of the training images, which take as many steps as half of all would.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ from common import machine
 from hiposeg_cli.commands.evaluate import score_run
 from hiposeg_cli.config import Layer, parse_assignment
 from hiposeg_cli.convert import PrepareOptions, prepare
-from hiposeg_cli.run import make_trainer, resolve_config, write_run_files
+from hiposeg_cli.methods.hiposeg import HiPoSegOptions
+from hiposeg_cli.methods.presets import preset_options
+from hiposeg_cli.run import make_trainer, write_run_files
+from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import Dataset, open_dataset
 
 COMMON = {
@@ -52,12 +59,33 @@ SETS = {
     ),
     "ccp": Recipe("masks", "ccp-59-7", {"data.size": 256, "data.crop": [256, 160], "data.batch": 8, "optim.epochs": 8}),
 }
-ROWS: dict[str, dict[str, Any]] = {"flat": {"method.name": "flat"}, "hiposeg": {"method.name": "hiposeg"}}
+PAPER = {"method.name": "hiposeg"} | {f"method.{name}": value for name, value in preset_options("hiposeg", "paper").items()}
+NO_COARSE = {"method.lambda_fh": 0.0, "method.lambda_hh": 0.0}
+NO_FINE = {"method.lambda_fl": 0.0, "method.lambda_ll": 0.0}
+NO_ALIGN = {"method.lambda_align": 0.0}
+ROWS: dict[str, dict[str, Any]] = {
+    "flat": {"method.name": "flat"},
+    "flat-balanced": {"method.name": "flat", "method.lambda_balanced": HiPoSegOptions().lambda_balanced},
+    "flat-prototypes": {"method.name": "hiposeg", "method.levels": "fine"},
+    "hssn": {"method.name": "hssn"},
+    "hiposeg-paper": PAPER,
+    "hiposeg": {"method.name": "hiposeg"},
+    "coarse": PAPER | NO_FINE | NO_ALIGN,
+    "fine": PAPER | NO_COARSE | NO_ALIGN,
+    "both": PAPER | NO_ALIGN,
+}
+MAIN = ("flat", "hiposeg-paper", "hiposeg")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one run, in percent but for the severity."""
+    """The scores of one run, in percent but for the severity.
+
+    Attributes:
+        fine, coarse, rare, severity: by leaf argmax; `rare` is the mean IoU of the third of the classes with fewest pixels.
+        coarse_sum, consistency: by summed probabilities on each level: coarse mIoU, and the share of pixels where the
+            coarse class is the parent of the fine one, which it always is by leaf argmax.
+    """
 
     row: str
     set: str
@@ -66,6 +94,8 @@ class Scored:
     coarse: float
     rare: float
     severity: float
+    coarse_sum: float
+    consistency: float
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -76,6 +106,11 @@ def prepared(samples: Path, out: Path, name: str) -> Dataset:
         options = PrepareOptions(hierarchy=recipe.hierarchy, workers=2, val=recipe.val)
         prepare(recipe.format, samples / name, folder, options, resume=folder.exists())
     return open_dataset(folder)
+
+
+def half_the_steps(dataset: Dataset, recipe: Recipe) -> int:
+    settings = recipe.settings
+    return int(len(dataset.split("train")) // settings["data.batch"] * settings["optim.epochs"] // 2)
 
 
 def rarest_third(dataset: Dataset) -> list[str]:
@@ -101,13 +136,15 @@ def run_once(dataset: Dataset, out: Path, row: str, set_name: str, seed: int, se
     write_run_files(run_dir, config, dataset.hierarchy)
     trainer.run()
     seconds = time.perf_counter() - started
-    summary = score_run(run_dir, dataset.root, which="last")
-    fine, coarse = (summary["levels"][level.name] for level in dataset.hierarchy.levels[:2])
+    leaf, summed = (score_run(run_dir, dataset.root, which="last", decode=decode) for decode in ("leaf", "sum"))
+    fine_name, coarse_name = (level.name for level in dataset.hierarchy.levels[:2])
+    fine = leaf["levels"][fine_name]
     ious = {entry["name"]: entry["iou"] for entry in fine["classes"]}
     rare = statistics.mean(ious[name] or 0.0 for name in rarest_third(dataset))
     return Scored(
-        row, set_name, seed, 100 * fine["miou"], 100 * coarse["miou"], 100 * rare, summary["mistake_severity"], seconds,
-        settings,
+        row, set_name, seed, fine=100 * fine["miou"], coarse=100 * leaf["levels"][coarse_name]["miou"], rare=100 * rare,
+        severity=leaf["mistake_severity"], coarse_sum=100 * summed["levels"][coarse_name]["miou"],
+        consistency=100 * summed["consistency"][coarse_name], seconds=seconds, settings=settings,
     )  # fmt: skip
 
 
@@ -115,10 +152,11 @@ def table(results: Iterable[Scored]) -> None:
     groups: dict[tuple[str, str], list[Scored]] = {}
     for result in results:
         groups.setdefault((result.set, result.row), []).append(result)
-    print("| data | method | seeds | fine mIoU | coarse mIoU | rarest third | severity | minutes |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ("fine", "coarse", "rare", "severity", "coarse_sum", "consistency")
+    print(f"| data | method | seeds | {' | '.join(columns)} | minutes |")
+    print("|---" * (len(columns) + 4) + "|")
     for (set_name, row), runs in sorted(groups.items()):
-        cells = [spread([getattr(run, name) for run in runs]) for name in ("fine", "coarse", "rare", "severity")]
+        cells = [spread([getattr(run, name) for run in runs]) for name in columns]
         minutes = statistics.mean(run.seconds for run in runs) / 60
         print(f"| {set_name} | {row} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
 
@@ -133,8 +171,9 @@ def main() -> None:
     parser.add_argument("samples", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--rows", nargs="+", default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", default=list(MAIN), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--fraction", type=float, default=1.0, help="share of the training images")
     parser.add_argument("--variant", default="", help="name for runs with the settings of --set")
     parser.add_argument("--set", dest="extra", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
@@ -146,6 +185,9 @@ def main() -> None:
     extra: dict[str, Any] = {}
     for text in arguments.extra:
         extra |= parse_assignment(text).values
+    if arguments.fraction < 1:
+        extra["data.fraction"] = arguments.fraction
+        arguments.variant += f"@{100 * arguments.fraction:g}%"
     print(machine())
     for set_name in arguments.sets:
         for seed in arguments.seeds:
@@ -154,6 +196,8 @@ def main() -> None:
                 if (row, set_name, seed) in done:
                     continue
                 dataset = prepared(arguments.samples, arguments.out, set_name)
+                if arguments.fraction < 1:
+                    extra["optim.iterations"] = half_the_steps(dataset, SETS[set_name])
                 result = run_once(dataset, arguments.out, row, set_name, seed, ROWS[base] | extra)
                 results.append(result)
                 with results_path.open("a") as file:

@@ -21,7 +21,8 @@ from common import machine
 from hiposeg_cli.config import Layer
 from hiposeg_cli.learn.data import drawn_batches, living_workers
 from hiposeg_cli.learn.loop import Trainer
-from hiposeg_cli.run import make_trainer, resolve_config
+from hiposeg_cli.run import make_trainer
+from hiposeg_cli.run_config import resolve_config
 
 WARM_UP = 5  # steps
 

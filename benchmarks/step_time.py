@@ -18,7 +18,8 @@ from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.device import pick_device
 from hiposeg_cli.learn.method import Progress
 from hiposeg_cli.learn.schedule import build_optimizer
-from hiposeg_cli.run import build_parts, resolve_config
+from hiposeg_cli.run import build_parts
+from hiposeg_cli.run_config import resolve_config
 
 
 def blocky_labels(batch: int, size: int, n_classes: int, cell: int = 16) -> torch.Tensor:

@@ -22,7 +22,8 @@ from hiposeg_cli.learn.method import LossTerms, Progress
 from hiposeg_cli.learn.tree_losses import Triplets, draw_triplets, tree_min, tree_triplet
 from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hssn import HSSN, HSSNOptions
-from hiposeg_cli.run import build_parts, resolve_config
+from hiposeg_cli.run import build_parts
+from hiposeg_cli.run_config import resolve_config
 
 HEAD = "schema: hiposeg/hierarchy@1\nname: toy\n"
 TWO = parse_hierarchy(

@@ -29,7 +29,7 @@ ALLOWED = {
     "lookup": BASE | {"hierarchy", "labelmap"},
     "graph": LABELS,
     "store": LABELS,
-    "metrics": LABELS,
+    "metrics": LABELS | {"metrics"},
     "formats": LABELS | {"formats"},
     "exports": LABELS | {"locks", "store", "pool", "exports"},
     "writer": LABELS | {"locks", "store"},
@@ -45,7 +45,8 @@ ALLOWED = {
     "nets": DATA | {"learn", "nets"},
     "methods": DATA | {"learn", "methods"},
     "infer": DATA | {"learn", "nets", "infer", "report"},
-    "run": DATA | {"config", "learn", "nets", "methods", "infer", "plan"},
+    "run_config": DATA | {"config", "learn", "nets", "methods"},
+    "run": DATA | {"config", "learn", "nets", "methods", "infer", "plan", "run_config"},
 }
 NUMPY_RING = BASE | {
     "config",

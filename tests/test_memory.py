@@ -31,7 +31,8 @@ from hiposeg_cli.learn.memory import (
 )
 from hiposeg_cli.learn.schedule import OptimConfig
 from hiposeg_cli.plan import most_in_batch
-from hiposeg_cli.run import build_parts, find_batch, make_trainer, resolve_config
+from hiposeg_cli.run import build_parts, find_batch, make_trainer
+from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import open_dataset
 
 FULL = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."

@@ -241,7 +241,7 @@ MEMORY = st.none() | st.integers(1, 200).map(lambda gib: gib * GIB)
     sizes=st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=40), device=DEVICE, memory=MEMORY, cores=st.integers(1, 256)
 )
 def test_plans_are_valid_settings(sizes: list[tuple[int, int]], device: Device, memory: int | None, cores: int) -> None:
-    from hiposeg_cli.run import resolve_config
+    from hiposeg_cli.run_config import resolve_config
 
     rows = [row(number, *size, {number % 3: 1 + number}) for number, size in enumerate(sizes)]
     made = planned(dataset_of(*rows), device, cores, memory)

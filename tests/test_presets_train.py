@@ -14,7 +14,7 @@ from hiposeg_cli.config import Layer
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.methods.presets import PRESETS, preset_options
 from hiposeg_cli.registry import METHODS
-from hiposeg_cli.run import resolve_config
+from hiposeg_cli.run_config import resolve_config
 
 NAMED = [(method, name) for method, presets in PRESETS.items() for name in presets]
 

@@ -32,7 +32,8 @@ from hiposeg_cli.learn.evaluate import evaluate
 from hiposeg_cli.learn.loop import Interrupted, Trainer
 from hiposeg_cli.learn.method import Progress
 from hiposeg_cli.metrics import none_if_nan, score
-from hiposeg_cli.run import make_trainer, resolve_config, write_run_files
+from hiposeg_cli.run import make_trainer, write_run_files
+from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import open_dataset
 
 HIERARCHY = """
@@ -93,7 +94,7 @@ def trainer_of(data: Path, run_dir: Path, method: str = "hiposeg", **settings: A
 
 
 def resumed(run_dir: Path) -> Trainer:
-    from hiposeg_cli.run import load_run_config
+    from hiposeg_cli.run_config import load_run_config
 
     trainer, _ = make_trainer(load_run_config(run_dir), run_dir, resuming=True)
     trainer.resume()
@@ -103,6 +104,26 @@ def resumed(run_dir: Path) -> Trainer:
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     parts = {"net": trainer.net, "method": trainer.method} | ({"average": trainer.average} if trainer.average else {})
     return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fraction_of_the_training_images_is_nested_and_drawn_by_the_seed(squares: Path, tmp_path: Path) -> None:
+    def keys(fraction: float, seed: int = 0) -> set[str]:
+        trainer = trainer_of(squares, tmp_path / f"{fraction}-{seed}", data__fraction=fraction, loop__seed=seed)
+        assert len(trainer.dataset.split("val")) == len(whole.dataset.split("val"))
+        return {row.key for row in trainer.train_set.rows}
+
+    whole = trainer_of(squares, tmp_path / "whole")
+    n = len(whole.train_set)
+    quarter, half = keys(0.25), keys(0.5)
+    assert (len(quarter), len(half), len(keys(1.0))) == (round(n / 4), round(n / 2), n)
+    assert quarter < half
+    assert keys(1e-9), "one image at least"
+    assert len({frozenset(keys(0.5, seed)) for seed in range(4)}) > 1
+    with pytest.raises(ConfigError, match=r"data\.fraction.*0\.0"):
+        keys(0.0)
 
 
 # -- resume ------------------------------------------------------------------------------------------------------------

@@ -186,7 +186,8 @@ def _five_second_run() -> dict[str, Any]:
     from hiposeg_cli.convert import PrepareOptions
     from hiposeg_cli.convert import prepare as convert
     from hiposeg_cli.demo.draw import draw_dataset
-    from hiposeg_cli.run import make_trainer, resolve_config
+    from hiposeg_cli.run import make_trainer
+    from hiposeg_cli.run_config import resolve_config
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from hiposeg_cli.commands import console
 if TYPE_CHECKING:
     from hiposeg_cli.config import Layer
     from hiposeg_cli.learn.loop import Trainer
-    from hiposeg_cli.run import RunConfig
+    from hiposeg_cli.run_config import RunConfig
 
 
 def train(
@@ -153,7 +153,7 @@ def _train(request: _Request) -> int:
 def _decide(request: _Request) -> _Job | int:
     """The settings and the folder of a run, or the exit code where everything is done by now."""
     from hiposeg_cli.errors import ConfigError
-    from hiposeg_cli.run import load_run_config
+    from hiposeg_cli.run_config import load_run_config
 
     if request.resume is not None:
         others = (request.given, request.assign, request.config, request.preset, request.init, request.out)
@@ -211,7 +211,8 @@ def _resolve(request: _Request, batch: int | None = None) -> tuple[RunConfig, in
     Returns: the settings, and the exit code where they named several GPUs and the run is over.
     """
     from hiposeg_cli.config import Layer, parse_assignment
-    from hiposeg_cli.run import plan_run, resolve_config
+    from hiposeg_cli.run import plan_run
+    from hiposeg_cli.run_config import resolve_config
 
     names = {
         "net.architecture": "--net", "method.name": "--method", "data.path": "DATA", "optim.weight_average": "--ema",
@@ -238,7 +239,8 @@ def _resolve(request: _Request, batch: int | None = None) -> tuple[RunConfig, in
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
     """The run's folder: a new one, or an old run's that may be replaced. Nothing is removed here."""
     from hiposeg_cli.errors import DataError
-    from hiposeg_cli.run import is_run, new_run_dir
+    from hiposeg_cli.run import new_run_dir
+    from hiposeg_cli.run_config import is_run
 
     if out is None:
         return new_run_dir(Path("runs/train"), f"{data.resolve().name}-{method}")
