@@ -35,6 +35,8 @@ bench: setup
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/coco_scale.py
 	$(BIN)/python benchmarks/prepare_speed.py
+	$(BIN)/python benchmarks/eval_speed.py
+	$(BIN)/python benchmarks/loss_memory.py
 
 clean:
 	rm -rf $(VENV)

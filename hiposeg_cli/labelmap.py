@@ -122,7 +122,7 @@ def lift(fine: LabelArray, hierarchy: Hierarchy) -> LabelArray:
     dtype = label_dtype(hierarchy.n_coarse)
     table = np.full(ignore_value(fine.dtype) + 1, ignore_value(dtype), dtype=dtype)
     table[: hierarchy.n_fine] = hierarchy.parent
-    return table[fine]
+    return table.take(fine)
 
 
 # -- PNG files ---------------------------------------------------------------------------------------------------------

@@ -11,73 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metric_cases import DEEP, SEEDS, SHAPES, TOY, TREES, VOID, names_above, one_image, random_image, tree_of
 from numpy.typing import NDArray
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level
 from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, ignore_value, label_dtype, lift
 from hiposeg_cli.metrics import Absent, BackOffCurve, Confusion, mistake_severity, score, summarize
-
-SEEDS = st.integers(0, 2**32 - 1)
-VOID = 255
-
-
-def _tree(parents: list[int], tops: list[int] | None = None, background: bool = False) -> Hierarchy:
-    """Fine classes f0, f1, ... below coarse c0, c1, ... and, with `tops`, those below t0, t1, ..."""
-    kinds = ["background" if background and k == 0 else None for k in range(len(parents))]
-    fine = [ClassNode(k, f"f{k}", (0, 0, 0), f"c{p}", kind=kinds[k]) for k, p in enumerate(parents)]
-    n_coarse = max(parents) + 1
-    coarse = [ClassNode(k, f"c{k}", (0, 0, 0), f"t{tops[k]}" if tops else None, kind=kinds[k]) for k in range(n_coarse)]
-    levels = [Level("fine", tuple(fine)), Level("coarse", tuple(coarse))]
-    if tops:
-        levels.append(Level("top", tuple(ClassNode(k, f"t{k}", (0, 0, 0)) for k in range(max(tops) + 1))))
-    return Hierarchy("toy", tuple(levels))
-
-
-TOY = _tree([0, 1, 1, 2], background=True)  # c0: f0; c1: f1, f2; c2: f3
-DEEP = _tree([0, 0, 1, 1, 2], [0, 0, 1])  # t0: c0 (f0, f1), c1 (f2, f3); t1: c2 (f4)
-TREES = {
-    "toy": TOY, "deep": DEEP, "one each": _tree([0, 1]), "one family": _tree([0] * 5),
-    "16 bit": _tree([k % 3 for k in range(300)]),
-}  # fmt: skip
-SHAPES = st.sampled_from(sorted(TREES))
-
-
-def _random_image(
-    tree: Hierarchy, rng: np.random.Generator, size: tuple[int, int] = (6, 7)
-) -> tuple[TwoLevelMap, LabelArray]:
-    """A truth with ignored and coarse-only pixels, and a prediction with void ones."""
-    dtype = label_dtype(tree.n_fine)
-    ignore = ignore_value(dtype)
-    n_used = min(tree.n_fine, 6)
-    used = np.sort(rng.choice(tree.n_fine, n_used, replace=False))
-    fine: LabelArray = rng.choice([*used, ignore, ignore], size).astype(dtype)
-    coarse = lift(fine, tree)
-    unlabelled = fine == ignore
-    coarse[unlabelled] = rng.choice([*range(tree.n_coarse), 255], int(unlabelled.sum()))
-    predicted: LabelArray = np.where(rng.random(size) < 0.5, fine, rng.choice([*used, ignore], size)).astype(dtype)
-    return TwoLevelMap(fine, coarse), predicted
-
-
-def _one(
-    tree: Hierarchy, fine: list[list[int]], predicted: list[list[int]], coarse: list[list[int]] | None = None
-) -> Confusion:
-    truth = np.array(fine, dtype=np.uint8)
-    above = lift(truth, tree) if coarse is None else np.array(coarse, dtype=np.uint8)
-    confusion = Confusion(tree)
-    confusion.add(TwoLevelMap(truth, above), np.array(predicted, dtype=np.uint8))
-    return confusion
-
-
-def _names(tree: Hierarchy, fine_id: int) -> list[str]:
-    """A fine class and its ancestors, by following names."""
-    chain, node = [], tree.fine.nodes[fine_id]
-    for level in tree.levels:
-        chain.append(node.name)
-        if node.parent is not None:
-            (node,) = [n for n in tree.levels[tree.levels.index(level) + 1].nodes if n.name == node.parent]
-    return chain
-
 
 # -- counting ----------------------------------------------------------------------------------------------------------
 
@@ -86,7 +26,7 @@ def _names(tree: Hierarchy, fine_id: int) -> list[str]:
 @given(SHAPES, SEEDS)
 def test_counts_agree_with_a_loop_over_pixels(shape: str, seed: int) -> None:
     tree = TREES[shape]
-    truth, predicted = _random_image(tree, np.random.default_rng(seed))
+    truth, predicted = random_image(tree, np.random.default_rng(seed))
     confusion = Confusion(tree)
     confusion.add(truth, predicted)
     n = tree.n_fine
@@ -104,7 +44,7 @@ def test_counts_agree_with_a_loop_over_pixels(shape: str, seed: int) -> None:
 def test_counts_add_up_over_any_split_in_any_order(shape: str, seed: int, cut: int, shuffler: Any) -> None:
     tree = TREES[shape]
     rng = np.random.default_rng(seed)
-    images = [_random_image(tree, rng) for _ in range(4)]
+    images = [random_image(tree, rng) for _ in range(4)]
     whole = Confusion(tree)
     for truth, predicted in images:
         whole.add(truth, predicted)
@@ -116,6 +56,7 @@ def test_counts_add_up_over_any_split_in_any_order(shape: str, seed: int, cut: i
     first.merge(second)
     assert np.array_equal(first.counts, whole.counts)
     assert first.n_images == whole.n_images == 4
+    assert first.ignored == whole.ignored == sum(int((truth.coarse == 255).sum()) for truth, _ in images)
     stacked = Confusion(tree)
     stacked.add(
         TwoLevelMap(np.vstack([t.fine for t, _ in images]), np.vstack([t.coarse for t, _ in images])),
@@ -128,25 +69,25 @@ def test_counts_add_up_over_any_split_in_any_order(shape: str, seed: int, cut: i
 @given(SHAPES, SEEDS)
 def test_folding_equals_relabelling_and_counting_again(shape: str, seed: int) -> None:
     tree = TREES[shape]
-    truth, predicted = _random_image(tree, np.random.default_rng(seed))
+    truth, predicted = random_image(tree, np.random.default_rng(seed))
     confusion = Confusion(tree)
     confusion.add(truth, predicted)
     void = ignore_value(predicted.dtype)
     for depth in range(1, len(tree.levels)):
         level = tree.levels[depth]
-        above_coarse = {_names(tree, k)[1]: _names(tree, k)[depth] for k in range(tree.n_fine)}
+        above_coarse = {names_above(tree, k)[1]: names_above(tree, k)[depth] for k in range(tree.n_fine)}
         expected = np.zeros((len(level), len(level) + 1), dtype=np.int64)
         for c, p in zip(truth.coarse.ravel().tolist(), predicted.ravel().tolist(), strict=True):
             if c != 255:
                 row = level.names.index(above_coarse[f"c{c}"])
-                expected[row, len(level) if p == void else level.names.index(_names(tree, p)[depth])] += 1
+                expected[row, len(level) if p == void else level.names.index(names_above(tree, p)[depth])] += 1
         assert np.array_equal(confusion.matrix(depth), expected)
     assert np.array_equal(confusion.matrix(0), confusion.counts[: tree.n_fine])
 
 
 def test_pixels_with_only_a_coarse_label_by_hand() -> None:
     # Truth: two f1 pixels, three pixels of c1 without a fine label, one ignored on both levels.
-    confusion = _one(TOY, [[1, 1, 255], [255, 255, 255]], [[1, 3, 2], [0, VOID, 3]], [[1, 1, 1], [1, 1, 255]])
+    confusion = one_image(TOY, [[1, 1, 255], [255, 255, 255]], [[1, 3, 2], [0, VOID, 3]], [[1, 1, 1], [1, 1, 255]])
     assert confusion.matrix(0).tolist() == [[0] * 5, [0, 1, 0, 1, 0], [0] * 5, [0] * 5]
     assert confusion.matrix(1).tolist() == [[0] * 4, [1, 2, 1, 1], [0] * 4]
     fine, coarse = score(confusion.matrix(0), TOY.fine), score(confusion.matrix(1), TOY.coarse)
@@ -160,7 +101,7 @@ def test_pixels_with_only_a_coarse_label_by_hand() -> None:
 def test_predictions_on_ignored_pixels_do_not_count(shape: str, seed: int) -> None:
     tree = TREES[shape]
     rng = np.random.default_rng(seed)
-    truth, predicted = _random_image(tree, rng)
+    truth, predicted = random_image(tree, rng)
     other = predicted.copy()
     ignored = truth.coarse == 255
     other[ignored] = rng.choice([0, tree.n_fine - 1, ignore_value(predicted.dtype)], int(ignored.sum()))
@@ -172,7 +113,7 @@ def test_predictions_on_ignored_pixels_do_not_count(shape: str, seed: int) -> No
 
 
 def test_255_is_a_class_in_16_bit_maps() -> None:
-    tree = _tree([k % 2 for k in range(300)])
+    tree = tree_of([k % 2 for k in range(300)])
     fine = np.array([[255, 255, 7, 65535]], dtype=np.uint16)
     confusion = Confusion(tree)
     confusion.add(TwoLevelMap(fine, lift(fine, tree)), np.array([[255, 65535, 255, 255]], dtype=np.uint16))
@@ -223,7 +164,7 @@ def test_scores_by_hand() -> None:
     #        0 0 1      0 1 1
     #        1 1 2      1 0 2
     #        2 2 x      2 v 0      x ignored, v void
-    confusion = _one(TOY, [[0, 0, 1], [1, 1, 2], [2, 2, 255]], [[0, 1, 1], [1, 0, 2], [2, VOID, 0]])
+    confusion = one_image(TOY, [[0, 0, 1], [1, 1, 2], [2, 2, 255]], [[0, 1, 1], [1, 0, 2], [2, VOID, 0]])
     scores = score(confusion.matrix(0), TOY.fine)
     assert scores.iou[:3].tolist() == [1 / 3, 2 / 4, 2 / 3]
     assert math.isnan(scores.iou[3])
@@ -246,7 +187,7 @@ def test_scores_by_hand() -> None:
 @given(SHAPES, SEEDS, st.sampled_from(["zero", "skip"]))
 def test_scores_agree_with_masks_of_pixels(shape: str, seed: int, absent: Absent) -> None:
     tree = TREES[shape]
-    truth, predicted = _random_image(tree, np.random.default_rng(seed))
+    truth, predicted = random_image(tree, np.random.default_rng(seed))
     confusion = Confusion(tree)
     confusion.add(truth, predicted)
     scores = score(confusion.matrix(0), tree.fine, absent)
@@ -264,7 +205,7 @@ def test_scores_agree_with_masks_of_pixels(shape: str, seed: int, absent: Absent
 
 
 def test_a_class_predicted_but_absent_from_the_truth_scores_zero_or_is_skipped() -> None:
-    confusion = _one(TOY, [[0, 0, 1, 1]], [[0, 0, 1, 3]])
+    confusion = one_image(TOY, [[0, 0, 1, 1]], [[0, 0, 1, 3]])
     zero, skip = score(confusion.matrix(0), TOY.fine, "zero"), score(confusion.matrix(0), TOY.fine, "skip")
     assert zero.iou[3] == 0
     assert zero.miou == pytest.approx((1 + 1 / 2 + 0) / 3)
@@ -275,7 +216,7 @@ def test_a_class_predicted_but_absent_from_the_truth_scores_zero_or_is_skipped()
 
 
 def test_predicted_void_is_a_miss_and_nobodys_false_positive() -> None:
-    scores = score(_one(TOY, [[0, 0, 1, 1]], [[0, VOID, 1, VOID]]).matrix(0), TOY.fine)
+    scores = score(one_image(TOY, [[0, 0, 1, 1]], [[0, VOID, 1, VOID]]).matrix(0), TOY.fine)
     assert scores.iou[:2].tolist() == [1 / 2, 1 / 2]
     assert scores.precision[:2].tolist() == [1, 1]
     assert scores.predicted.sum() == 2
@@ -283,7 +224,7 @@ def test_predicted_void_is_a_miss_and_nobodys_false_positive() -> None:
 
 
 def test_nothing_but_void_scores_zero_not_nan() -> None:
-    scores = score(_one(TOY, [[0, 1]], [[VOID, VOID]]).matrix(0), TOY.fine)
+    scores = score(one_image(TOY, [[0, 1]], [[VOID, VOID]]).matrix(0), TOY.fine)
     assert scores.miou == 0
     assert scores.left_out == ["f2", "f3"]
 
@@ -292,7 +233,7 @@ def test_nothing_but_void_scores_zero_not_nan() -> None:
 @given(SHAPES, SEEDS)
 def test_a_perfect_prediction_scores_one_everywhere(shape: str, seed: int) -> None:
     tree = TREES[shape]
-    truth, _ = _random_image(tree, np.random.default_rng(seed))
+    truth, _ = random_image(tree, np.random.default_rng(seed))
     truth.fine[0, 0] = 0
     truth = TwoLevelMap(truth.fine, lift(truth.fine, tree))
     confusion = Confusion(tree)
@@ -312,7 +253,7 @@ def test_a_perfect_prediction_scores_one_everywhere(shape: str, seed: int) -> No
 @given(st.sampled_from([TOY, DEEP]), SEEDS)
 def test_renumbering_the_classes_changes_no_score(tree: Hierarchy, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth, predicted = _random_image(tree, rng)
+    truth, predicted = random_image(tree, rng)
     new_id = rng.permutation(tree.n_fine)
     nodes = sorted((ClassNode(int(new_id[n.id]), n.name, n.color, n.parent) for n in tree.fine.nodes), key=lambda n: n.id)
     renumbered = Hierarchy("toy", (Level("fine", tuple(nodes)), *tree.levels[1:]))
@@ -340,7 +281,7 @@ def _random_above(tree: Hierarchy, rng: np.random.Generator, shape: tuple[int, i
 @given(SHAPES, SEEDS)
 def test_own_maps_are_counted_as_a_loop_over_pixels_does(shape: str, seed: int) -> None:
     tree, rng = TREES[shape], np.random.default_rng(seed)
-    truth, predicted = _random_image(tree, rng)
+    truth, predicted = random_image(tree, rng)
     above = _random_above(tree, rng, truth.shape)
     merged, own = Confusion(tree), Confusion(tree)
     merged.add(truth, predicted)
@@ -348,7 +289,7 @@ def test_own_maps_are_counted_as_a_loop_over_pixels_does(shape: str, seed: int) 
     for depth in range(len(tree.levels)):
         assert np.array_equal(own.matrix(depth), merged.matrix(depth))  # the fold is of the fine map, as ever
     assert np.array_equal(own.own_matrix(0), merged.matrix(0))
-    chains = {_names(tree, k)[1]: _names(tree, k) for k in range(tree.n_fine)}
+    chains = {names_above(tree, k)[1]: names_above(tree, k) for k in range(tree.n_fine)}
     void = ignore_value(predicted.dtype)
     for depth, (level, labels) in enumerate(zip(tree.levels[1:], above, strict=True), start=1):
         expected, said, agreeing = np.zeros((len(level), len(level) + 1), dtype=np.int64), 0, 0
@@ -356,7 +297,7 @@ def test_own_maps_are_counted_as_a_loop_over_pixels_does(shape: str, seed: int) 
             if c != 255:
                 expected[level.names.index(chains[f"c{c}"][depth]), len(level) if a == VOID else a] += 1
                 said += p != void
-                agreeing += p != void and a != VOID and level.names[a] == _names(tree, p)[depth]
+                agreeing += p != void and a != VOID and level.names[a] == names_above(tree, p)[depth]
         assert np.array_equal(own.own_matrix(depth), expected)
         np.testing.assert_equal(own.consistency(depth), agreeing / said if said else math.nan)
 
@@ -365,7 +306,7 @@ def test_own_maps_are_counted_as_a_loop_over_pixels_does(shape: str, seed: int) 
 @given(SHAPES, SEEDS)
 def test_own_maps_that_are_the_ancestors_score_as_merged(shape: str, seed: int) -> None:
     tree, rng = TREES[shape], np.random.default_rng(seed)
-    truth, predicted = _random_image(tree, rng)
+    truth, predicted = random_image(tree, rng)
     predicted[predicted == ignore_value(predicted.dtype)] = 0
     above = [tree.ancestors(depth)[predicted].astype(np.uint8) for depth in range(1, len(tree.levels))]
     confusion = Confusion(tree)
@@ -382,7 +323,7 @@ def test_own_counts_add_up_over_processes(shape: str, seed: int, cut: int) -> No
     tree, rng = TREES[shape], np.random.default_rng(seed)
     whole, first, second = Confusion(tree), Confusion(tree), Confusion(tree)
     for n in range(3):
-        truth, predicted = _random_image(tree, rng)
+        truth, predicted = random_image(tree, rng)
         above = _random_above(tree, rng, truth.shape)
         for confusion in (whole, first if n < cut else second):
             confusion.add(truth, predicted, above=above)
@@ -464,19 +405,22 @@ def test_curve_agrees_with_a_loop_over_pixels_and_says_more_at_lower_thresholds(
     shape: str, seed: int, thresholds: list[float]
 ) -> None:
     tree, rng = TREES[shape], np.random.default_rng(seed)
-    curve = BackOffCurve(tree, thresholds)
+    curve, parts = BackOffCurve(tree, thresholds), [BackOffCurve(tree, thresholds) for _ in "ab"]
     pixels = []
-    for _ in range(2):
-        truth, _predicted = _random_image(tree, rng)
+    for part in parts:
+        truth, _predicted = random_image(tree, rng)
         leaf = rng.integers(0, tree.n_fine, truth.shape)
         ids = [tree.ancestors(depth)[leaf].astype(label_dtype(len(level))) for depth, level in enumerate(tree.levels)]
         probabilities = np.sort(
             rng.choice([*thresholds, *rng.random(5)], (len(ids), *truth.shape)).astype(np.float32), axis=0
         )
         curve.add(truth, ids, list(probabilities))
+        part.add(truth, ids, list(probabilities))
         for y, x in np.argwhere(truth.fine != ignore_value(truth.fine.dtype)).tolist():
             pixels.append((int(truth.fine[y, x]), int(leaf[y, x]), probabilities[:, y, x].tolist()))
     points = curve.points()
+    parts[0].merge(parts[1])
+    assert parts[0].points() == points
     assert [point["threshold"] for point in points] == sorted(thresholds)
     for point in points:
         said, right = [0] * len(tree.levels), 0
@@ -484,7 +428,7 @@ def test_curve_agrees_with_a_loop_over_pixels_and_says_more_at_lower_thresholds(
             reached = [depth for depth, p in enumerate(chain) if p >= np.float32(point["threshold"])]
             if reached:
                 said[reached[0]] += 1
-                right += _names(tree, fine)[reached[0]] == _names(tree, leaf_id)[reached[0]]
+                right += names_above(tree, fine)[reached[0]] == names_above(tree, leaf_id)[reached[0]]
         assert point["accuracy"] == (right / sum(said) if sum(said) else None)
         assert point["coverage"] == (sum(said) / len(pixels) if pixels else None)
         assert [level["share"] for level in point["levels"].values()] == [n / len(pixels) if pixels else None for n in said]
@@ -498,36 +442,36 @@ def test_curve_agrees_with_a_loop_over_pixels_and_says_more_at_lower_thresholds(
 
 
 def test_severity_by_hand() -> None:
-    assert mistake_severity(_one(TOY, [[1, 1]], [[1, 2]])) == 1  # a sibling
-    assert mistake_severity(_one(TOY, [[1, 1]], [[1, 3]])) == 2  # another family
-    assert mistake_severity(_one(TOY, [[1, 1]], [[1, VOID]])) == 2
-    assert mistake_severity(_one(TOY, [[1, 1, 1, 1, 0]], [[2, 2, 0, 1, 0]])) == pytest.approx(4 / 3)
-    assert math.isnan(mistake_severity(_one(TOY, [[0, 1, 2]], [[0, 1, 2]])))
+    assert mistake_severity(one_image(TOY, [[1, 1]], [[1, 2]])) == 1  # a sibling
+    assert mistake_severity(one_image(TOY, [[1, 1]], [[1, 3]])) == 2  # another family
+    assert mistake_severity(one_image(TOY, [[1, 1]], [[1, VOID]])) == 2
+    assert mistake_severity(one_image(TOY, [[1, 1, 1, 1, 0]], [[2, 2, 0, 1, 0]])) == pytest.approx(4 / 3)
+    assert math.isnan(mistake_severity(one_image(TOY, [[0, 1, 2]], [[0, 1, 2]])))
 
 
 def test_severity_of_three_levels_by_hand() -> None:
-    assert mistake_severity(_one(DEEP, [[0]], [[1]])) == 1  # same coarse class
-    assert mistake_severity(_one(DEEP, [[0]], [[2]])) == 2  # same top class
-    assert mistake_severity(_one(DEEP, [[0]], [[4]])) == 3
-    assert mistake_severity(_one(DEEP, [[0]], [[VOID]])) == 3
-    assert mistake_severity(_one(DEEP, [[0, 0, 0, 3]], [[1, 3, 4, 3]])) == pytest.approx(6 / 3)
+    assert mistake_severity(one_image(DEEP, [[0]], [[1]])) == 1  # same coarse class
+    assert mistake_severity(one_image(DEEP, [[0]], [[2]])) == 2  # same top class
+    assert mistake_severity(one_image(DEEP, [[0]], [[4]])) == 3
+    assert mistake_severity(one_image(DEEP, [[0]], [[VOID]])) == 3
+    assert mistake_severity(one_image(DEEP, [[0, 0, 0, 3]], [[1, 3, 4, 3]])) == pytest.approx(6 / 3)
 
 
 def test_severity_looks_at_pixels_with_a_fine_label_only() -> None:
-    assert mistake_severity(_one(TOY, [[1, 255]], [[2, 3]], [[1, 1]])) == 1
+    assert mistake_severity(one_image(TOY, [[1, 255]], [[2, 3]], [[1, 1]])) == 1
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from([TOY, DEEP, _tree([0, 0, 1, 2, 2], [0, 1, 1])]), SEEDS)
-def test_severity_agrees_with_walking_up_the_tree(tree: Hierarchy, seed: int) -> None:
-    truth, predicted = _random_image(tree, np.random.default_rng(seed))
+@given(st.sampled_from([TOY, DEEP, tree_of([0, 0, 1, 2, 2], [0, 1, 1])]), SEEDS)
+def test_severity_agrees_with_walking_up_thetree_of(tree: Hierarchy, seed: int) -> None:
+    truth, predicted = random_image(tree, np.random.default_rng(seed))
     confusion = Confusion(tree)
     confusion.add(truth, predicted)
     heights = []
     for t, p in zip(truth.fine.ravel().tolist(), predicted.ravel().tolist(), strict=True):
         if t in (p, 255):
             continue
-        mine, theirs = _names(tree, t), _names(tree, p) if p != VOID else []
+        mine, theirs = names_above(tree, t), names_above(tree, p) if p != VOID else []
         shared = [height for height, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a == b]
         heights.append(min(shared, default=len(tree.levels)))
     np.testing.assert_allclose(mistake_severity(confusion), np.mean(heights) if heights else math.nan)
@@ -550,7 +494,7 @@ def test_summary_is_json_without_nan(shape: str, seed: int, absent: Absent, empt
     tree = TREES[shape]
     confusion = Confusion(tree)
     if not empty:
-        confusion.add(*_random_image(tree, np.random.default_rng(seed)))
+        confusion.add(*random_image(tree, np.random.default_rng(seed)))
     summary = summarize(confusion, absent)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert not any(math.isnan(number) for number in _numbers(summary))
@@ -564,7 +508,7 @@ def test_summary_is_json_without_nan(shape: str, seed: int, absent: Absent, empt
 
 
 def test_summary_by_hand() -> None:
-    summary = summarize(_one(TOY, [[0, 0, 1, 1]], [[0, 0, 1, 3]]), "skip")
+    summary = summarize(one_image(TOY, [[0, 0, 1, 1]], [[0, 0, 1, 3]]), "skip")
     assert (summary["protocol"], summary["absent_rule"], summary["images"]) == ("merged", "skip", 1)
     assert summary["mistake_severity"] == 2
     fine = summary["levels"]["fine"]
@@ -572,7 +516,8 @@ def test_summary_by_hand() -> None:
     assert fine["miou_without_background"] == 1 / 2
     assert fine["left_out"] == ["f2", "f3"]
     assert fine["classes"][1] == {
-        "id": 1, "name": "f1", "iou": 1 / 2, "accuracy": 1 / 2, "precision": 1.0, "pixels": 2, "predicted": 1,
+        "id": 1, "name": "f1", "iou": 1 / 2, "accuracy": 1 / 2, "precision": 1.0, "dice": 2 / 3,
+        "pixels": 2, "predicted": 1,
     }  # fmt: skip
     assert fine["classes"][2]["iou"] is None
     assert fine["single_child_classes"] == 0
