@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from hiposeg_cli.commands import (
+    benchmark,
     console,
     demo,
     doctor,
@@ -99,6 +100,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(runs.app, name="runs")
 app.command("export")(export.export)
+app.command("benchmark")(benchmark.benchmark)
 app.add_typer(hierarchy.app, name="hierarchy")
 app.command("doctor")(doctor.doctor)
 

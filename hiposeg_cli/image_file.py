@@ -26,6 +26,7 @@ from hiposeg_cli.remarks import remark
 
 MAX_PIXELS = 100_000_000
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")  # others may start programs, or crash on damage
+_BAND_PX = 16_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
 _limit: ContextVar[int | None] = ContextVar("pixel limit", default=None)
 _pillows_limit = threading.Lock()
@@ -70,10 +71,28 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises: DataError for a missing, truncated, oversized or non-image file.
     """
     with opened(path, file_bytes(path)) as image:
-        decode(image, path, "image")
-        if image.mode in ("I;16", "I"):
-            return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        return _decoded_rgb(image, path)
+
+
+def read_hashed_rgb(path: Path) -> tuple[NDArray[np.uint8], str]:
+    """The pixels of `read_rgb` and the sha256 of the file, which is read once; EXIF data are remarked on."""
+    data = file_bytes(path)
+    with opened(path, data) as image:
+        _remark_on_exif(image, path)
+        return _decoded_rgb(image, path), hashlib.sha256(data).hexdigest()
+
+
+def _decoded_rgb(image: ImageFile.ImageFile, path: Path) -> NDArray[np.uint8]:
+    decode(image, path, "image")
+    if image.mode in ("I;16", "I"):
+        return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.width * image.height <= _BAND_PX:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels, rows = np.empty((image.height, image.width, 3), np.uint8), max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, rows):  # at once, Pillow would hold a large picture three times over
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    return pixels
 
 
 def read_rgb_png(path: Path) -> NDArray[np.uint8]:

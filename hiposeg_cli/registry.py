@@ -88,3 +88,16 @@ BUILDERS = Registry(
 METHODS = Registry(
     "method", {"flat": "methods.flat:Flat", "hiposeg": "methods.hiposeg:HiPoSeg", "hssn": "methods.hssn:HSSN"}
 )
+SAVERS = Registry(
+    "--save format",
+    {
+        "color": "infer.savers.color:Color",
+        "confidence": "infer.savers.confidence:Confidence",
+        "labelme": "infer.savers.labelme:Labelme",
+        "overlay": "infer.savers.overlay:Overlay",
+        "panoptic": "infer.savers.panoptic:Panoptic",
+        "polygons": "infer.savers.polygons:Polygons",
+        "probs": "infer.savers.probs:Probs",
+        "rle": "infer.savers.rle:Rle",
+    },
+)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from hiposeg_cli.app import app
 from hiposeg_cli.demo.draw import draw_dataset
+from hiposeg_cli.store import open_dataset
 
 runner = CliRunner()
 
@@ -157,6 +158,38 @@ def test_eval_under_each_decoding_rule(world: Path) -> None:
     text = run("eval", world / "run", world / "data", "--decode", "sum", "--per-class").stdout
     for word in ("protocol own", "decode sum", "coarse own: mIoU", "coarse merged: mIoU", "merged IoU", "class: coarse "):
         assert word in text
+
+
+@pytest.mark.slow
+def test_eval_of_a_run_and_of_its_predictions_agree(world: Path, tmp_path: Path) -> None:
+    """The label maps that `predict` writes, under any rule, score as the run itself does."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    dataset = open_dataset(world / "data")
+    for row in dataset.split("val"):
+        (photos / Path(row.image_path).name).symlink_to(dataset.images_root / row.image_path)
+    for rule in ("leaf", "sum"):
+        out = tmp_path / rule
+        assert run("predict", world / "run", photos, "--out", out, "--decode", rule).exit_code == 0
+        scores = data_of(run("eval", world / "run", world / "data", "--decode", rule, "--json"))
+        kept = data_of(run("eval", out, world / "data", "--json", "--workers", 1))
+        for key in ("levels", "tree", "sqiou", "intervals", "images"):
+            assert kept[key] == scores[key]
+        assert kept["protocol"] == "own"
+        assert kept["consistency"]["coarse"] == (1 if rule == "leaf" else scores["consistency"]["coarse"])
+    text = run("eval", world / "run", world / "data", "--against", tmp_path / "leaf", "--per-class")
+    assert text.exit_code == 0, text.output
+    assert "too few images to tell" in " ".join(text.stdout.split())
+
+
+@pytest.mark.slow
+def test_eval_of_a_run_measures_calibration(world: Path) -> None:
+    scores = data_of(run("eval", world / "run", world / "data", "--calibration", "--json"))
+    for level in ("fine", "coarse"):
+        found = scores["calibration"][level]
+        assert 0 <= found["ece"] <= 1
+        assert sum(bin["pixels"] for bin in found["diagram"]) == sum(e["pixels"] for e in scores["levels"][level]["classes"])
+    assert "ECE" in run("eval", world / "run", world / "data", "--calibration").stdout
 
 
 @pytest.mark.slow

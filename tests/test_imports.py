@@ -37,14 +37,15 @@ ALLOWED = {
     "locks": set(),
     "convert": DATA | {"pool", "writer"},
     "inspection": LABELS | {"store", "graph", "formats", "convert", "pool", "inspection"},
-    "report": DATA | {"report", "inspection", "runs"},
+    "evaluation": DATA | {"convert", "pool", "evaluation"},
+    "report": DATA | {"report", "inspection", "runs", "evaluation"},
     "runs": DATA | {"config", "inspection"},
     "plan": DATA | {"config"},
     "demo": LABELS | {"demo"},
     "learn": DATA | {"learn"},
     "nets": DATA | {"learn", "nets"},
     "methods": DATA | {"learn", "methods"},
-    "infer": DATA | {"learn", "nets", "infer", "report"},
+    "infer": DATA | {"exports", "learn", "locks", "nets", "infer", "report", "writer"},
     "run_config": DATA | {"config", "learn", "nets", "methods"},
     "run": DATA | {"config", "learn", "nets", "methods", "infer", "plan", "run_config"},
 }
@@ -68,6 +69,7 @@ NUMPY_RING = BASE | {
     "exports",
     "convert",
     "inspection",
+    "evaluation",
     "report",
     "runs",
     "plan",
@@ -109,7 +111,7 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_numpy_ring_never_imports_torch_or_typer(path: Path) -> None:
-    if part_of(path) in NUMPY_RING:
+    if part_of(path) in NUMPY_RING or "savers" in path.parts:
         roots = {name.split(".")[0] for name in imports_of(path)}
         assert not roots & {"torch", "timm", "typer", "click"}
 
@@ -132,9 +134,31 @@ def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_registered_plugins_exist() -> None:
-    from hiposeg_cli.registry import BUILDERS, EXPORTS, FORMATS, METHODS
+def test_networks_load_without_the_packages_of_exports() -> None:
+    """onnx, onnxruntime and onnxscript are an extra: a run predicts where they are not installed."""
+    code = (
+        "import sys; import hiposeg_cli.infer.model, hiposeg_cli.infer.predictor, hiposeg_cli.infer.portable\n"
+        "found = {'onnx', 'onnxruntime', 'onnxscript'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
-    for registry in (BUILDERS, EXPORTS, FORMATS, METHODS):
+
+def test_savers_never_import_torch() -> None:
+    """Encoding runs in worker processes, where torch would cost seconds and hundreds of megabytes each."""
+    code = (
+        "import sys; from hiposeg_cli.registry import SAVERS\n"
+        "for name in SAVERS.names():\n    SAVERS.load(name)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_registered_plugins_exist() -> None:
+    from hiposeg_cli.registry import BUILDERS, EXPORTS, FORMATS, METHODS, SAVERS
+
+    for registry in (BUILDERS, EXPORTS, FORMATS, METHODS, SAVERS):
         for name in registry.names():
             assert registry.load(name).__doc__

@@ -77,13 +77,14 @@ def _train(method: str, data: Path, run_dir: Path, seed: int) -> None:
 def _predict(data: Path, out: Path) -> Path:
     """Segment the first validation photos with the hiposeg run."""
     from hiposeg_cli.infer.model import load_model
-    from hiposeg_cli.infer.predictor import find_sources
+    from hiposeg_cli.infer.predictor import PredictOptions
     from hiposeg_cli.infer.predictor import predict as run_predictor
+    from hiposeg_cli.infer.sources import find_sources
     from hiposeg_cli.store import open_dataset
 
     dataset = open_dataset(data)
     photos = [dataset.images_root / row.image_path for row in dataset.split("val")[:12]]
     target = out / "predictions"
     model = load_model(out / "hiposeg")
-    run_predictor(model, find_sources(photos), target, with_overlay=True)
+    run_predictor(model, find_sources(photos), target, PredictOptions(save=("overlay",)))
     return target

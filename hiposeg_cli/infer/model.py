@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.errors import ConfigError, DataError
 from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.infer.onnx_net import OnnxNet
 from hiposeg_cli.labelmap import LabelArray
 from hiposeg_cli.learn.checkpoint import Checkpoint, apply_weights, load_weights
 from hiposeg_cli.learn.decode import Chain, Decode, LevelMaps, chain
 from hiposeg_cli.learn.device import pick_amp, pick_device
 from hiposeg_cli.learn.evaluate import Read, read_photo
-from hiposeg_cli.nets.net import SegmentationNet, build_net
+from hiposeg_cli.learn.upsample import Scores
+from hiposeg_cli.nets.net import build_net
 from hiposeg_cli.store import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -28,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Model:
     """A trained network, ready for photos."""
 
-    net: SegmentationNet
+    net: nn.Module
     checkpoint: Checkpoint
     device: torch.device
     amp: torch.dtype | None
@@ -50,13 +53,13 @@ class Model:
 
     def label_maps(self, image: NDArray[np.uint8]) -> LevelMaps:
         """(H, W, 3) uint8 photo -> (H, W) fine ids and, where the rule may speak otherwise than by parents, every level."""
-        return self._read(image, lambda logits: self.decode.maps(logits, self.hierarchy))
+        return self._read(image, lambda scores: self.decode.read(scores, self.hierarchy))
 
     def chain(self, image: NDArray[np.uint8]) -> Chain:
         """(H, W, 3) uint8 photo -> what back-off chooses from, for any threshold."""
-        return self._read(image, lambda logits: chain(logits, self.hierarchy))
+        return self._read(image, lambda scores: chain(scores.full(), self.hierarchy))
 
-    def _read(self, image: NDArray[np.uint8], read: Callable[[torch.Tensor], Read]) -> Read:
+    def _read(self, image: NDArray[np.uint8], read: Callable[[Scores], Read]) -> Read:
         return read_photo(self.net, image, read, size=self.checkpoint.about["size"], device=self.device, amp=self.amp)
 
 
@@ -70,7 +73,15 @@ def weights_path(run: Path, which: str = "best") -> Path:
 
 
 def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model:
-    """Rebuild a run's network from its weights file alone; it computes in the precision it was trained with."""
+    """Rebuild a run's network from its weights file alone; it computes in the precision it was trained with.
+
+    Args:
+        run: a run folder, a .safetensors file, or an .onnx file that `hiposeg export` wrote.
+    """
+    if run.suffix == ".onnx":
+        return _exported(run, device)
+    if run.suffix == ".pt2":
+        raise DataError(run, "is never read: such files may hold code", "name the run, or export it as onnx")
     checkpoint = load_weights(weights_path(run, which))
     about = checkpoint.about
     net = build_net(about["architecture"], about["backbone"], checkpoint.hierarchy.n_fine)
@@ -80,10 +91,27 @@ def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model
     return Model(net.to(picked).eval(), checkpoint, picked, pick_amp(about["amp"], picked))
 
 
+def _exported(path: Path, device: str) -> Model:
+    """A network in an ONNX file, which computes on the CPU in float32."""
+    if device != "auto" and pick_device(device).type != "cpu":
+        raise ConfigError(f"--device {device}", "an ONNX file runs on the CPU here", "pass --device cpu, or name the run")
+    net = OnnxNet(path)
+    checkpoint = Checkpoint(path, {}, net.described.hierarchy, net.described.about)
+    logger.info("%s: an exported network, through onnxruntime", path)
+    return Model(net, checkpoint, torch.device("cpu"), None)
+
+
 def with_size(model: Model, size: int | None) -> Model:
     """The same model looking at photos of another size (long side in px)."""
-    if size is None:
-        return model
+    return model if size is None else _sized(model, size)
+
+
+def unscaled(model: Model) -> Model:
+    """The same model looking at photos at their own size."""
+    return _sized(model, None)
+
+
+def _sized(model: Model, size: int | None) -> Model:
     return replace(model, checkpoint=replace(model.checkpoint, about={**model.checkpoint.about, "size": size}))
 
 

@@ -1,43 +1,68 @@
-"""Photos -> class-id PNGs on every label-map level, at the photo's own size; one image in memory at a time."""
+"""Photos -> a class-id PNG for every level at the photo's own size, and whatever else is asked for.
+
+Every photo's files lie at OUT/LEVEL/NAME.png and OUT/FORMAT/NAME.SUFFIX. What is there already, of the same model, settings
+and photo, is skipped. The pixels are those a photo stores: its EXIF orientation is not applied, as in training.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from hiposeg_cli.errors import HiposegError
+from hiposeg_cli.image_file import image_header, pixel_limit, read_hashed_rgb
+from hiposeg_cli.infer.model import Model
+from hiposeg_cli.infer.pipeline import Done, Failed, Loaded, Pipeline
+from hiposeg_cli.infer.prediction import Prediction, Saver, Source
+from hiposeg_cli.infer.record import Entry, Record, entry_of
+from hiposeg_cli.infer.said import Said, on_every_level, read
+from hiposeg_cli.infer.sources import Sources
+from hiposeg_cli.infer.video import VIDEO_SUFFIXES, Frames
+from hiposeg_cli.infer.views import Looker, Photo, Views
+from hiposeg_cli.infer.windows import Grid, Tiling, segment_by_windows
+from hiposeg_cli.labelmap import write_label_png
+from hiposeg_cli.registry import SAVERS
+from hiposeg_cli.remarks import collected
+from hiposeg_cli.store import sha256_file
+from hiposeg_cli.writer import Shard
 
-from hiposeg_cli.errors import DataError, HiposegError, OutputError
-from hiposeg_cli.formats.files import IMAGE_SUFFIXES
-from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.image_file import read_rgb
-from hiposeg_cli.labelmap import TwoLevelMap, lift, write_bytes_atomic, write_label_png
-from hiposeg_cli.learn.decode import LevelMaps
-from hiposeg_cli.report.overlay import write_overlay
-
-
-class Segmenter(Protocol):
-    """A model as the predictor sees it; `identity` names weights, input size and decoding rule."""
-
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def hierarchy(self) -> Hierarchy: ...
-
-    def label_maps(self, image: NDArray[np.uint8]) -> LevelMaps: ...
+_MOST_WORKERS = 16
+_GPU_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Source:
-    """One photo and the name its results get."""
+class PredictOptions:
+    """How photos are predicted.
 
-    path: Path
-    name: str
+    Attributes:
+        save: formats besides the label maps.
+        overwrite: predict again what is there, and replace results of another model.
+        resume: refuse an OUT that holds no results yet.
+        shard: the part of the photos that this process predicts.
+        tiling: windows; None looks at each photo whole.
+        batch: photos, or windows, in a pass; 0 is 1 on a CPU and 8 on a GPU.
+        workers: threads that read, and as many that write; 0 is one for each core.
+        max_pixels: of a photo; None is `image_file.MAX_PIXELS`.
+    """
+
+    save: tuple[str, ...] = ()
+    overwrite: bool = False
+    resume: bool = False
+    shard: Shard = field(default_factory=Shard)
+    tiling: Tiling | None = None
+    views: Views = field(default_factory=Views)
+    batch: int = 0
+    workers: int = 0
+    max_pixels: int | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,127 +72,209 @@ class Predicted:
     done: int
     skipped: int
     failures: tuple[HiposegError, ...]
-
-
-def find_sources(paths: Sequence[Path], out: Path | None = None) -> list[Source]:
-    """Photos named directly, or all below the folders named but not below OUT, whose pictures are results.
-
-    Raises: DataError when there are none, or when names clash.
-    """
-    found: dict[str, Source] = {}
-    results = out.resolve() if out is not None else None
-    for path in paths:
-        if not path.exists():
-            raise DataError(path, "no such file or folder", "check the path")
-        for source in _below(path):
-            if results is not None and results in source.path.resolve().parents:
-                continue
-            if source.name in found:
-                raise DataError(source.path, f"has the same stem as {found[source.name].path}", "rename one, or run twice")
-            found[source.name] = source
-    if not found:
-        raise DataError(paths[0], f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check the folder")
-    return list(found.values())
-
-
-def _below(path: Path) -> Iterator[Source]:
-    if path.is_file():
-        yield Source(path, path.stem)
-        return
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-            yield Source(file, file.relative_to(path).with_suffix("").as_posix())
+    remarks: tuple[str, ...] = ()
 
 
 def predict(
-    model: Segmenter, sources: Sequence[Source], out: Path, *, with_overlay: bool = False, overwrite: bool = False,
+    model: Model, sources: Sources, out: Path, options: PredictOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predicted:  # fmt: skip
-    """Segment photos into OUT/fine, OUT/coarse and, if asked, OUT/overlay.
+    """Predict photos into OUT; one that fails is reported and the rest goes on.
 
-    Photos that this model has segmented into OUT before are skipped; a broken one is reported and the rest goes on.
-    Raises: DataError when OUT holds results of another model or photo and `overwrite` is not given.
+    Raises: DataError when OUT holds results of another model or settings, OutputError when it cannot be written.
     """
-    record = _Record(out, model, overwrite=overwrite)
-    done = skipped = 0
-    failures: list[HiposegError] = []
-    for number, source in enumerate(sources, start=1):
-        targets = _targets(out, source, with_overlay=with_overlay)
+    return Predictor(model, out, options or PredictOptions()).run(sources, progress)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A photo (H, W, 3), and as the network sees it at each scale; no views where it goes through windows."""
+
+    photo: Photo
+    views: tuple[Photo, ...] = ()
+
+
+class Predictor:
+    """One run over photos."""
+
+    def __init__(self, model: Model, out: Path, options: PredictOptions) -> None:
+        self.model, self.out, self.options = model, out, options
+        self.savers: list[Saver] = [SAVERS.load(name)() for name in options.save]
+        self.needs = frozenset[str]().union(*(saver.needs for saver in self.savers))
+        self.looker = Looker(model, options.views, compiled=options.compiled)
+        on_gpu = model.device.type == "cuda"
+        self.batch = options.batch or (_GPU_BATCH if on_gpu else 1)
+        self.workers = options.workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+        self.remarks = _Remarks()
+        self.videos: dict[Path, _Video] = {}
+
+    @property
+    def identity(self) -> str:
+        """Names everything that results depend on."""
+        tiling = self.options.tiling
+        return f"{self.model.identity}{tiling.name if tiling else ''}{self.options.views.name}"
+
+    def targets(self, source: Source) -> list[Path]:
+        """The files of a photo: the label maps, finest first, then those of the savers."""
+        levels = [self.out / level.name.replace("/", "-") / f"{source.name}.png" for level in self.model.hierarchy.levels]
+        return levels + [self.out / saver.name / f"{source.name}{saver.suffix}" for saver in self.savers]
+
+    def run(self, sources: Sources, progress: Callable[[int, int], None]) -> Predicted:
+        """Predict this part of the photos."""
+        options, hierarchy = self.options, self.model.hierarchy
+        photos = options.shard.of(list(sources.photos))
+        classes = {level.name: level.names for level in hierarchy.levels}
+        about = {"hierarchy_digest": hierarchy.digest, "classes": classes}
+        suffix, again = options.shard.suffix, {"overwrite": options.overwrite, "resume": options.resume}
+        record = Record(self.out, self.identity, about, suffix=suffix, **again)
+        failures = list(sources.refused) if options.shard.number == 1 else []
+        wanted, skipped = self._wanted(photos, record, failures)
+        done, total = 0, len(photos) + len(failures)
+        progress(total - len(wanted), total)
         try:
-            if not overwrite and all(path.exists() for path in targets) and record.holds(source):
-                skipped += 1
-            else:
-                _predict_one(model, source, targets)
-                record.add(source)
-                done += 1
-        except OutputError:
-            raise
-        except HiposegError as error:
-            failures.append(error)
-        progress(number, len(sources))
-    return Predicted(done, skipped, tuple(failures))
+            for outcome in self._pipeline(wanted).run(wanted):
+                if isinstance(outcome, Failed):
+                    failures.append(outcome.error)
+                    record.add(entry_of(self.identity, outcome.source, error=str(outcome.error)))
+                else:
+                    done += 1
+                    record.add(self._entry(outcome))
+                progress(skipped + done + len(failures), total)
+        finally:
+            with suppress(HiposegError):  # what ended the run is more to the point
+                record.close(photos)
+        for saver in self.savers:
+            saver.finish(self.out)
+        warnings = [self.looker.warning] if self.looker.warning else []
+        return Predicted(done, skipped, tuple(failures), (*warnings, *self.remarks.lines()))
+
+    def _entry(self, done: Done) -> Entry:
+        return entry_of(self.identity, done.source, sha256=done.sha256, size=done.size, seconds=done.seconds)
+
+    def _wanted(self, photos: Sequence[Source], record: Record, failures: list[HiposegError]) -> tuple[list[Source], int]:
+        """The photos without results, and how many have them; those in the way of others' results are failures."""
+        if self.options.overwrite:
+            return list(photos), 0
+        record.remove_torn(lambda: {target for source in photos for target in self.targets(source)})
+        wanted, skipped = [], 0
+        for source in photos:
+            try:
+                if record.holds(source, self.targets(source)):
+                    skipped += 1
+                else:
+                    wanted.append(source)
+            except HiposegError as error:
+                failures.append(error)
+        return wanted, skipped
+
+    # -- the stages ----------------------------------------------------------------------------------------------------
+
+    def _pipeline(self, photos: Sequence[Source]) -> Pipeline[_Seen, Prediction]:
+        has_video = any(source.path.suffix.lower() in VIDEO_SUFFIXES for source in photos)
+        readers = 1 if has_video else self.workers  # frames are decoded one after the other
+        return Pipeline(_n_pixels, self._load, self._segment, self._write, self.batch, readers, self.workers)
+
+    def _load(self, source: Source) -> Loaded[_Seen]:
+        started = time.perf_counter()
+        with collected() as remarks, pixel_limit(self.options.max_pixels):
+            photo, sha256 = self._pixels(source)
+        self.remarks.add(source, [remark.what for remark in remarks])
+        size = photo.shape[0], photo.shape[1]
+        grid = self._grid(size)
+        if grid is None or grid.is_one:
+            views = tuple(self.looker.seen(photo, self._size))
+            seen, kind = _Seen(photo, views), tuple(view.shape for view in views)
+        else:
+            seen, kind = _Seen(photo), None
+        return Loaded(source, seen, kind, size, sha256, time.perf_counter() - started)
+
+    def _pixels(self, source: Source) -> tuple[Photo, str]:
+        if source.path.suffix.lower() not in VIDEO_SUFFIXES:
+            return read_hashed_rgb(source.path)
+        if source.path not in self.videos:
+            self.videos.clear()  # videos come one after the other
+            self.videos[source.path] = _Video(Frames(source.path), sha256_file(source.path))
+        video = self.videos[source.path]
+        return video.frames.frame(int(source.name.rpartition("/")[2])), video.sha256
+
+    @property
+    def _size(self) -> int | None:
+        size: int | None = self.model.checkpoint.about["size"]
+        return size
+
+    def _grid(self, size: tuple[int, int]) -> Grid | None:
+        """The windows over a photo; None where photos are looked at whole."""
+        if self.options.tiling is None:
+            return None
+        return Grid(size, self.options.tiling, max(size) / (self._size or max(size)), self.model.hierarchy.n_fine)
+
+    def _segment(self, photos: Sequence[Loaded[_Seen]]) -> list[Callable[[], Prediction]]:
+        """Results of photos of one kind; on a GPU, scores are decoded while it computes the next ones."""
+        if not photos[0].seen.views:
+            return [self._by_windows(photo) for photo in photos]
+        model = self.model
+        found = self.looker.look([photo.seen.views for photo in photos], [photo.size for photo in photos])
+        later = [partial(read, scores, model.decode, model.hierarchy, self.needs) for scores in found]
+        if model.device.type != "cuda":
+            later = [partial(_itself, one()) for one in later]
+        return [partial(self._prediction, photo, one) for photo, one in zip(photos, later, strict=True)]
+
+    def _by_windows(self, photo: Loaded[_Seen]) -> Callable[[], Prediction]:
+        grid = self._grid(photo.size)
+        assert grid is not None, "only windows leave a photo without views"
+        said = segment_by_windows(self.looker, photo.seen.photo, grid, self._size, self.needs, self.batch)
+        return partial(self._prediction, photo, partial(_itself, said))
+
+    def _prediction(self, photo: Loaded[_Seen], later: Callable[[], Said]) -> Prediction:
+        said, hierarchy = later(), self.model.hierarchy
+        maps = on_every_level(said.maps, hierarchy)
+        return Prediction(photo.source, photo.seen.photo, hierarchy, maps, said.confidence, said.probabilities)
+
+    def _write(self, prediction: Prediction) -> None:
+        targets = self.targets(prediction.source)
+        n_levels = len(prediction.maps)
+        for path, labels in zip(targets[:n_levels], prediction.maps, strict=True):
+            write_label_png(path, labels)
+        for path, saver in zip(targets[n_levels:], self.savers, strict=True):
+            saver.save(prediction, path)
 
 
-def _targets(out: Path, source: Source, *, with_overlay: bool) -> list[Path]:
-    labels = [out / level / f"{source.name}.png" for level in ("fine", "coarse")]
-    return [*labels, out / "overlay" / f"{source.name}.jpg"] if with_overlay else labels
+@dataclass(frozen=True)
+class _Video:
+    """A video that is being decoded, and the hash of its file."""
+
+    frames: Frames
+    sha256: str
 
 
-def _predict_one(model: Segmenter, source: Source, targets: list[Path]) -> None:
-    image = read_rgb(source.path)
-    fine, *above = model.label_maps(image)
-    # Where the rule decodes levels apart they may disagree; both are written as they are.
-    labels = TwoLevelMap(fine, above[0] if above else lift(fine, model.hierarchy))
-    write_label_png(targets[0], labels.fine)
-    write_label_png(targets[1], labels.coarse)
-    if len(targets) > 2:
-        write_overlay(targets[2], image, model.hierarchy, labels)
+class _Remarks:
+    """What is odd about photos, each said once with the number of photos it is true of."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, source: Source, remarks: Sequence[str]) -> None:
+        with self._lock:
+            for what in remarks:
+                self._counts[what] += 1
+                self._found[what] = min(self._found.get(what, source.path.name), source.path.name)
+
+    def lines(self) -> list[str]:
+        return sorted(
+            f"{what} ({count} photo{'s' * (count > 1)}, such as {self._found[what]})" for what, count in self._counts.items()
+        )
 
 
-class _Record:
-    """What OUT holds: predictions.json says which model made it, predictions.jsonl which photo each result is of."""
+def _itself(said: Said) -> Said:
+    return said
 
-    def __init__(self, out: Path, model: Segmenter, *, overwrite: bool) -> None:
-        self.model_path, self.photos_path = out / "predictions.json", out / "predictions.jsonl"
-        self.identity = model.identity
-        self.photos: dict[str, str] = {}
-        if out.exists() and not out.is_dir():
-            raise DataError(out, "is a file", "name a folder with --out")
-        if self.model_path.exists() and not overwrite:
-            self._read(out)
-        elif out.is_dir() and any(out.iterdir()) and not overwrite:
-            raise DataError(
-                out, "is not empty and holds no predictions of hiposeg", "choose another --out, or pass --overwrite"
-            )
-        classes = {level.name: level.names for level in model.hierarchy.levels[:2]}
-        about = {"id": self.identity, "hierarchy_digest": model.hierarchy.digest, "classes": classes}
-        write_bytes_atomic(self.model_path, (json.dumps(about, indent=1) + "\n").encode())
 
-    def _read(self, out: Path) -> None:
-        try:
-            theirs = json.loads(self.model_path.read_text(encoding="utf-8")).get("id")
-        except (ValueError, AttributeError):
-            theirs = None
-        if theirs != self.identity:
-            raise DataError(
-                out, "holds the predictions of another model, input size or decoding rule",
-                "choose another --out, or pass --overwrite",
-            )  # fmt: skip
-        lines = self.photos_path.read_text(encoding="utf-8").splitlines() if self.photos_path.exists() else []
-        for line in lines:
-            if line.endswith("}"):  # the last one may be torn
-                entry = json.loads(line)
-                if entry["id"] == self.identity:
-                    self.photos[entry["name"]] = entry["photo"]
-
-    def holds(self, source: Source) -> bool:
-        """Whether the results of this name are of this photo. Raises DataError when they are of another."""
-        photo = self.photos.get(source.name)
-        if photo is not None and photo != str(source.path.resolve()):
-            raise DataError(source.path, f"its results would replace those of {photo}", "choose another --out, or rename it")
-        return photo is not None
-
-    def add(self, source: Source) -> None:
-        entry = {"id": self.identity, "name": source.name, "photo": str(source.path.resolve())}
-        with self.photos_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+def _n_pixels(source: Source) -> int:
+    """Pixels of a photo by its header; 0 where there is none to read, which reading the photo explains."""
+    try:
+        with image_header(source.path) as image:
+            return image.width * image.height
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return 0

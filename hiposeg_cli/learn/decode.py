@@ -25,6 +25,7 @@ from torch import Tensor
 from hiposeg_cli.errors import ConfigError, did_you_mean
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import LabelArray, ignore_value, label_dtype
+from hiposeg_cli.learn.upsample import Scores
 
 RULES = ("leaf", "sum", "top-down", "path-sum", "back-off")
 THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # of the curve that `eval` shows
@@ -57,6 +58,10 @@ class Decode:
     def name(self) -> str:
         """The rule with its threshold."""
         return self.rule if self.threshold is None else f"{self.rule}-{self.threshold!r}"
+
+    def read(self, scores: Scores, hierarchy: Hierarchy) -> LevelMaps:
+        """`maps` of scores on the network's grid."""
+        return (scores.best_ids(),) if self.rule == "leaf" else self.maps(scores.full(), hierarchy)
 
     def maps(self, logits: Tensor, hierarchy: Hierarchy) -> LevelMaps:
         """Label maps of one photo.

@@ -1,4 +1,4 @@
-"""Style and script of the inspection page; both are written into it, so the page needs no other file."""
+"""Style and script of the HTML pages; both are written into them, so a page needs no other file."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ th { text-align: left; color: var(--soft); font-weight: 600; font-size: 12.5px; 
 .tree tr.group td { font-weight: 600; } .tree tr.group { cursor: pointer; background: rgba(var(--heat), .05); }
 .tree tr.absent td { color: var(--soft); font-weight: 400; } .tree tr[hidden] { display: none; }
 .fold { display: inline-block; width: 14px; color: var(--soft); } tr.folded .fold { transform: rotate(-90deg); }
+button.fold { padding: 0; border: 0; background: none; font-size: inherit; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; } [hidden] { display: none !important; }
 .swatch { display: inline-block; width: 12px; height: 12px; margin-right: 7px; border-radius: 3px; vertical-align: -1px;
   border: 1px solid rgba(128, 128, 128, .5); }
 .id { color: var(--soft); font-weight: 400; font-size: 12px; margin-left: 6px; }
@@ -77,7 +79,11 @@ for (const table of document.querySelectorAll("table.tree")) {
       show(child, visible && !child.classList.contains("folded"));
     }
   };
-  const fold = (row, folded) => { row.classList.toggle("folded", folded); show(row, !folded); };
+  const fold = (row, folded) => {
+    row.classList.toggle("folded", folded);
+    row.querySelector(".fold").setAttribute("aria-expanded", !folded);
+    show(row, !folded);
+  };
   const lay = (rows, compare) => {
     for (const row of [...rows].sort(compare)) { body.append(row); lay(below(row), compare); }
   };
@@ -85,15 +91,27 @@ for (const table of document.querySelectorAll("table.tree")) {
     const row = event.target.closest("tr.group");
     if (row) fold(row, !row.classList.contains("folded"));
   });
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.addEventListener("click", () => {
-    const first = column ? "descending" : "ascending", second = column ? "ascending" : "descending";
-    const order = head.getAttribute("aria-sort") === first ? second : first;
-    heads.forEach(other => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", order);
-    const sign = order === "ascending" ? 1 : -1, value = row => row.cells[column].dataset.v;
-    lay(roots, column ? (a, b) => sign * (value(a) - value(b)) : (a, b) => sign * value(a).localeCompare(value(b)));
-  }));
+  const heads = [...table.tHead.rows[0].cells], known = value => value !== "";
+  const compare = (a, b, sign) => {
+    if (!known(a) || !known(b)) return known(b) - known(a);
+    return sign * (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
+  };
+  heads.forEach((head, column) => {
+    head.tabIndex = 0;
+    head.addEventListener("click", () => {
+      const first = column ? "descending" : "ascending", second = column ? "ascending" : "descending";
+      const order = head.getAttribute("aria-sort") === first ? second : first;
+      heads.forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1, value = row => row.cells[column].dataset.v;
+      lay(roots, (a, b) => compare(value(a), value(b), sign));
+    });
+    head.addEventListener("keydown", event => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      head.click();
+    });
+  });
   for (const button of document.querySelectorAll("button[data-fold]")) {
     button.addEventListener("click", () => {
       for (const row of body.rows) if (row.classList.contains("group")) fold(row, button.dataset.fold === "1");

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.metadata import version
 from math import log10
 
 from hiposeg_cli.hierarchy import ClassNode
@@ -16,11 +15,11 @@ from hiposeg_cli.inspection.leaks import Leak
 from hiposeg_cli.inspection.overview import Overview
 from hiposeg_cli.inspection.statistics import PIXEL_KINDS, ClassStatistics, Statistics
 from hiposeg_cli.labelmap import TwoLevelMap, read_label_png
+from hiposeg_cli.report.html import chip, document, fold_mark, nav, percent_of, short, swatch, tile
 from hiposeg_cli.report.inspect_assets import CSS, SCRIPT
 from hiposeg_cli.report.inspect_pictures import Picture, picture
 from hiposeg_cli.store import label_path
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _MAX_HEAT = 60
 _MAX_LISTED = 50
 _MAX_CHIPS = 16
@@ -37,23 +36,16 @@ def inspection_page(overview: Overview) -> str:
             _sizes(numbers), _leaks(overview), _samples(overview),
         ]
     )  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}: inspection</title><style>{CSS}</style></head>\n<body>{body}"
-        f'<p class="soft">hiposeg {escape(version("hiposeg-cli"))}</p><script>{SCRIPT}</script></body></html>\n'
-    )
+    return document(f"{overview.name}: inspection", body, style=CSS, script=SCRIPT)
 
 
 def _head(overview: Overview, title: str) -> str:
     links = {"classes": "Classes", "imbalance": "Imbalance", "together": "Together", "sizes": "Image sizes",
              "leaks": "Leakage", "samples": "Samples"}  # fmt: skip
-    nav = "".join(f'<a href="#{key}">{word}</a>' for key, word in links.items())
     levels = ", ".join(f"{len(level)} {escape(level.name)}" for level in overview.hierarchy.levels)
     return (
         f'<header><h1>{title}</h1><p class="soft">hierarchy {escape(overview.hierarchy.name)} ({levels} classes)</p>'
-        f"<nav>{nav}</nav></header>\n"
+        f"{nav(links)}</header>\n"
     )
 
 
@@ -61,23 +53,19 @@ def _tiles(overview: Overview) -> str:
     numbers = overview.statistics
     total = sum(counts["total"] for counts in numbers.pixels.values())
     splits = ", ".join(f"{escape(split)} {count:,}" for split, count in numbers.images.items())
-    tiles = [_tile(f"{sum(numbers.images.values()):,}", f"images: {splits or 'none'}"), _tile(_short(total), "pixels")]
+    tiles = [tile(f"{sum(numbers.images.values()):,}", f"images: {splits or 'none'}"), tile(short(total), "pixels")]
     if numbers.objects:
-        tiles.append(_tile(f"{numbers.objects:,}", "annotated objects"))
+        tiles.append(tile(f"{numbers.objects:,}", "annotated objects"))
     for name, classes in numbers.levels.items():
         seen = sum(entry.total_px > 0 for entry in classes)
-        tiles.append(_tile(f"{seen} / {len(classes)}", f"{escape(name)} classes seen"))
+        tiles.append(tile(f"{seen} / {len(classes)}", f"{escape(name)} classes seen"))
     for key, word in PIXEL_KINDS.items():
         pixels = sum(counts[key] for counts in numbers.pixels.values())
         if pixels or key == "ignore_px":
-            tiles.append(_tile(_percent(pixels, total), word))
+            tiles.append(tile(percent_of(pixels, total), word))
     if numbers.warnings:
-        tiles.append(_tile(f"{numbers.warnings:,}", "oddities handled when it was prepared"))
+        tiles.append(tile(f"{numbers.warnings:,}", "oddities handled when it was prepared"))
     return f'<div class="tiles">{"".join(tiles)}</div>\n'
-
-
-def _tile(number: str, words: str) -> str:
-    return f'<div class="card tile"><b>{number}</b><span>{words}</span></div>'
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------
@@ -117,17 +105,17 @@ def _grow(
     parent = "" if top else f' data-parent="{depth + 1}-{entry.parent}"'
     hidden = " hidden" if folded and not top else ""
     rows.append(f'<tr data-id="{depth}-{entry.id}"{parent} class="{" ".join(classes)}"{hidden}>')
-    fold = '<span class="fold">\u25be</span>' if children else '<span class="fold"></span>'
+    fold = fold_mark(entry.name, is_open=not folded) if children else '<span class="fold"></span>'
     indent = 18 * (len(levels) - 1 - depth)
     rows.append(
-        f'<td data-v="{escape(entry.name)}" style="padding-left:{10 + indent}px">{fold}{_swatch(entry.color)}'
+        f'<td data-v="{escape(entry.name)}" style="padding-left:{10 + indent}px">{fold}{swatch(entry.color)}'
         f'{escape(entry.name)}<span class="id">{entry.id}</span></td>'
     )
     share = entry.total_px / total
     width = 100 * max(0.0, 1 + log10(share) / -_FAINTEST) if share else 0
     rows.append(
         f'<td data-v="{entry.total_px}"><span class="bar"><i style="width:{width:.0f}%"></i></span>'
-        f'<span class="share">{_percent(entry.total_px, total)}</span></td>'
+        f'<span class="share">{percent_of(entry.total_px, total)}</span></td>'
     )
     for split in splits:
         rows += [_number(entry.pixels.get(split, 0)), _number(entry.images.get(split, 0), exact=True)]
@@ -140,7 +128,7 @@ def _grow(
 def _number(value: float | None, *, exact: bool = False) -> str:
     if not value:
         return '<td data-v="0" class="soft">\u2013</td>'
-    return f'<td data-v="{value}" title="{value:,.0f}">{f"{value:,.0f}" if exact else _short(value)}</td>'
+    return f'<td data-v="{value}" title="{value:,.0f}">{f"{value:,.0f}" if exact else short(value)}</td>'
 
 
 def _imbalance(numbers: Statistics) -> str:
@@ -148,7 +136,7 @@ def _imbalance(numbers: Statistics) -> str:
     for name, imbalance in numbers.imbalance.items():
         nodes = {entry.name: entry for entry in numbers.levels[name]}
         split = "all splits" if imbalance.split == "all" else escape(imbalance.split)
-        rarest = "".join(_chip(nodes[rare].color, rare) for rare in imbalance.rarest)
+        rarest = "".join(chip(nodes[rare].color, rare) for rare in imbalance.rarest)
         absent = f"{len(imbalance.absent)} classes do not occur there. " if imbalance.absent else ""
         ratio = "\u2013" if imbalance.ratio is None else f"{imbalance.ratio:,.0f} : 1"
         cards.append(
@@ -182,8 +170,8 @@ def _heat(overview: Overview) -> str:
                 else f"{count:,} of {alone[row]:,} images with {name} show {other}"
             )
             shade = f' style="background:rgba(var(--heat),{share:.2f})"' if row != column and count else ""
-            cells.append(f'<td title="{text}"{shade}>{"" if row != column else _short(count)}</td>')
-        rows.append(f"<tr><th>{_swatch(level.nodes[row].color)}{name}</th>{''.join(cells)}</tr>")
+            cells.append(f'<td title="{text}"{shade}>{"" if row != column else short(count)}</td>')
+        rows.append(f"<tr><th>{swatch(level.nodes[row].color)}{name}</th>{''.join(cells)}</tr>")
     more = f" The {_MAX_HEAT} commonest of {_MAX_HEAT + left_out} classes." if left_out > 0 else ""
     return (
         f'<h2 id="together">Seen together</h2><p class="soft">How often an image with the {escape(level.name)} class of the '
@@ -285,7 +273,7 @@ def _sample(overview: Overview, number: int) -> str:
 
 def _panel(number: int, shown: Picture, tint: str, word: str, classes: Iterable[ClassNode]) -> str:
     nodes = list(classes)
-    chips = "".join(_chip(node.color, node.name) for node in nodes[:_MAX_CHIPS])
+    chips = "".join(chip(node.color, node.name) for node in nodes[:_MAX_CHIPS])
     more = f'<span class="soft">and {len(nodes) - _MAX_CHIPS} more</span>' if len(nodes) > _MAX_CHIPS else ""
     image = f'<img alt="" src="{tint}">' if tint else ""
     return (
@@ -293,24 +281,3 @@ def _panel(number: int, shown: Picture, tint: str, word: str, classes: Iterable[
         f'style="aspect-ratio:{shown.width}/{shown.height}">{image}</div>'
         f'<div class="chips"><b>{escape(word)}</b> {chips}{more}</div></div>'
     )
-
-
-def _swatch(color: tuple[int, int, int]) -> str:
-    return f'<span class="swatch" style="background:rgb({color[0]},{color[1]},{color[2]})"></span>'
-
-
-def _chip(color: tuple[int, int, int], name: str) -> str:
-    return f'<span class="chip">{_swatch(color)}{escape(name)}</span>'
-
-
-def _percent(part: int, whole: int) -> str:
-    """A share with three significant digits, as percent."""
-    return f"{100 * part / whole:.3g} %" if part and whole else "0 %"
-
-
-def _short(value: float) -> str:
-    """A count in three digits: 950, 13.6 k, 2.13 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"

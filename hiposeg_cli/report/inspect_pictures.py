@@ -1,4 +1,4 @@
-"""Small pictures of samples for the inspection page: the photo, and label maps as transparent PNGs to lay over it."""
+"""Small pictures for HTML pages: a photo, and label maps as transparent PNGs to lay over it."""
 
 from __future__ import annotations
 
@@ -43,21 +43,34 @@ def picture(image: NDArray[np.uint8], labels: TwoLevelMap, fine: Level, coarse: 
     Args:
         image: (H, W, 3) uint8; `labels` of the same size.
     """
-    height, width = labels.shape
-    factor = min(1.0, LONG_SIDE_PX / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    photo = Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    size = small_size(labels.shape, LONG_SIDE_PX)
     return Picture(
-        *size, _uri(photo, "JPEG", quality=82), _tint(labels.fine, fine, size), _tint(labels.coarse, coarse, size),
+        *size, photo_uri(image, size), tint(labels.fine, fine, size), tint(labels.coarse, coarse, size),
         _present(labels.fine, fine), _present(labels.coarse, coarse),
     )  # fmt: skip
 
 
-def _tint(labels: LabelArray, level: Level, size: tuple[int, int]) -> str:
-    """A label map in its classes' colours, as the data URI of a small PNG."""
+def small_size(shape: tuple[int, int], long_side_px: int) -> tuple[int, int]:
+    """(width, height) of an image of a (height, width), no side longer than that."""
+    factor = min(1.0, long_side_px / max(shape))
+    return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
+
+
+def photo_uri(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """A photo, (H, W, 3) uint8, as the data URI of a small JPEG of a (width, height)."""
+    return data_uri(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2.0), "JPEG", quality=82)
+
+
+def nearest(labels: LabelArray, size: tuple[int, int]) -> LabelArray:
+    """A label map at a (width, height), by nearest: no class is invented."""
     rows = (np.arange(size[1]) * labels.shape[0] // size[1]).astype(np.intp)
     columns = (np.arange(size[0]) * labels.shape[1] // size[0]).astype(np.intp)
-    small = labels[np.ix_(rows, columns)]
+    return labels[np.ix_(rows, columns)]
+
+
+def tint(labels: LabelArray, level: Level, size: tuple[int, int]) -> str:
+    """A label map in its classes' colours, as the data URI of a small PNG, clear on background and ignore."""
+    small = nearest(labels, size)
     ids, pixels = np.unique(small[valid_pixels(small)], return_counts=True)
     shown = [int(k) for k in ids[np.argsort(-pixels, kind="stable")] if level.nodes[int(k)].kind != "background"]
     indices = np.full(small.shape, _CLEAR, np.uint8)
@@ -67,7 +80,7 @@ def _tint(labels: LabelArray, level: Level, size: tuple[int, int]) -> str:
         palette += level.nodes[class_id].color
     image = Image.fromarray(indices)
     image.putpalette(palette)
-    return _uri(image, "PNG", transparency=_CLEAR, optimize=True)
+    return data_uri(image, "PNG", transparency=_CLEAR, optimize=True)
 
 
 def _present(labels: LabelArray, level: Level) -> tuple[ClassNode, ...]:
@@ -75,7 +88,8 @@ def _present(labels: LabelArray, level: Level) -> tuple[ClassNode, ...]:
     return tuple(level.nodes[int(k)] for k in np.argsort(-counts, kind="stable") if counts[k])
 
 
-def _uri(image: Image.Image, kind: str, **options: object) -> str:
+def data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    """A picture as a data URI; `options` are those of its format in Pillow."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ _ALPHA = 0.6
 _MIN_PANEL_PX = 320
 _MAX_ENLARGED_PX = 2048
 _MAX_SIDE_PX = 60_000  # JPEG ends at 65535
+_MAX_PIXELS = 1 << 24  # of a photo that is shown in full; blending takes about 100 bytes for each
 _LINE_PX = 18
 
 
@@ -23,14 +25,15 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
     """Photo and coloured label maps side by side, each with its legend below.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8; one above 16 megapixels is shown at a fraction of its size.
         maps: levels with their (H, W) label maps; ignored pixels stay uncoloured.
     """
+    legends = [_present(level, labels) for level, labels in maps]
+    image, maps = _reduced(image, maps)
     panels = [Image.fromarray(image), *(Image.fromarray(_blend(image, level, labels)) for level, labels in maps)]
     enlarged = max(1.0, min(_MIN_PANEL_PX / image.shape[1], _MAX_ENLARGED_PX / image.shape[0]))
     factor = min(enlarged, _MAX_SIDE_PX / image.shape[0], _MAX_SIDE_PX / (len(maps) + 1) / image.shape[1])
     width, height = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
-    legends = [_present(level, labels) for level, labels in maps]
     rows = max((len(legend) for legend in legends), default=0)
     line_px = max(_LINE_PX, min(width, 2 * height) // 50)
     columns = max(1, width // (8 * line_px))
@@ -46,9 +49,25 @@ def overlay(image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> I
 
 def write_overlay(path: Path, image: NDArray[np.uint8], hierarchy: Hierarchy, labels: TwoLevelMap) -> None:
     """Write the overlay of both levels as a JPEG, atomically."""
+    write_panels(path, image, [(hierarchy.fine, labels.fine), (hierarchy.coarse, labels.coarse)])
+
+
+def write_panels(path: Path, image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]) -> None:
+    """Write the overlay of any levels as a JPEG, atomically."""
     buffer = io.BytesIO()
-    overlay(image, [(hierarchy.fine, labels.fine), (hierarchy.coarse, labels.coarse)]).save(buffer, "JPEG", quality=90)
+    overlay(image, maps).save(buffer, "JPEG", quality=90)
     write_bytes_atomic(path, buffer.getvalue())
+
+
+def _reduced(
+    image: NDArray[np.uint8], maps: list[tuple[Level, LabelArray]]
+) -> tuple[NDArray[np.uint8], list[tuple[Level, LabelArray]]]:
+    """Photo and maps at the largest 1/n of their size that has at most `_MAX_PIXELS`."""
+    step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / _MAX_PIXELS))
+    if step <= 1:
+        return image, maps
+    reduced = np.asarray(Image.fromarray(image).reduce(step))
+    return reduced, [(level, labels[::step, ::step]) for level, labels in maps]
 
 
 def _blend(image: NDArray[np.uint8], level: Level, labels: LabelArray) -> NDArray[np.uint8]:

@@ -12,6 +12,9 @@ from rich.tree import Tree
 from hiposeg_cli.hierarchy import ClassNode, Dag, Taxonomy
 
 if TYPE_CHECKING:
+    from hiposeg_cli.evaluation.comparison import Difference, ResultComparison
+    from hiposeg_cli.evaluation.files import ConfusionTable
+    from hiposeg_cli.evaluation.result import ImageResult
     from hiposeg_cli.runs import Comparison, Group
 
 
@@ -88,16 +91,45 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def level_line(name: str, level: dict[str, Any]) -> str:
-    """One line for one level, with everything a bare mIoU hides."""
+def level_line(name: str, level: dict[str, Any], interval: dict[str, Any] | None = None) -> str:
+    """One line for one level, with everything a bare mIoU hides; `interval` is that of `EvalResult.summary`."""
     left_out = f"; left out: {', '.join(level['left_out'])}" if level["left_out"] else ""
     single = f", {level['single_child_classes']} of them with a single child" if level["single_child_classes"] else ""
-    others = {
-        "without background": "miou_without_background", "pixel acc": "pixel_accuracy", "mean acc": "mean_accuracy",
-        "fwIoU": "frequency_weighted_iou",
-    }  # fmt: skip
+    sure = f" (95 % over images: {percent(interval['low'])} to {percent(interval['high'])})" if interval else ""
+    others = {"pixel acc": "pixel_accuracy", "mean acc": "mean_accuracy", "fwIoU": "frequency_weighted_iou"}
+    if level["miou_without_background"] != level["miou"]:
+        others = {"without background": "miou_without_background", **others}
     rest = " | ".join(f"{title} {percent(level[key])}" for title, key in others.items())
-    return f"{name}: mIoU {percent(level['miou'])} over {level['classes_averaged']} classes{single}{left_out} | {rest}"
+    return f"{name}: mIoU {percent(level['miou'])}{sure} over {level['classes_averaged']} classes{single}{left_out} | {rest}"
+
+
+def beside_lines(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Measures beside mIoU, one line a kind: each for some levels; errors on the tree last, next to the pixel accuracy."""
+    lines = [_of_levels("sqIoU (mean over the images that hold a class)", summary["sqiou"], names, "sqiou")]
+    if "boundary" in summary:
+        title = f"Boundary IoU ({100 * summary['boundary_ratio']:g} % of the diagonal)"
+        lines.append(_of_levels(title, summary["boundary"], names, "boundary_iou"))
+    if "iiou" in summary:
+        lines.append(_of_levels("iIoU (Cityscapes instance sizes)", summary["iiou"], names, "iiou"))
+    if "calibration" in summary:
+        for key, title in (("ece", "ECE"), ("ece_merged", "ECE of the best leaf's ancestors"), ("cwece", "cwECE")):
+            lines.append(_of_levels(f"{title} (20 bins)", summary["calibration"], names, key))
+    if "chains" in summary:
+        spatial = ", ".join(f"{name} {percent(value)}" for name, value in summary["chains"]["spcs"].items())
+        lines.append(f"chains: SeCS {percent(summary['chains']['secs'])}, SpCS {spatial} (won by tiny parts: mind the mIoU)")
+    tree, finest = summary["tree"], next(iter(summary["levels"].items()))
+    if tree is not None:
+        shown = {key: "-" if tree[key] is None else f"{tree[key]:.3f}" for key in ("distance", "severity")}
+        lines.append(
+            f"tree: sibling mIoU {percent(tree['sibling_miou'])}, hF {percent(tree['h_f_score'])}, distance "
+            f"{shown['distance']}, severity of mistakes {shown['severity']} beside {finest[0]} pixel acc "
+            f"{percent(finest[1]['pixel_accuracy'])}"
+        )
+    return lines
+
+
+def _of_levels(title: str, levels: dict[str, Any], names: Sequence[str], key: str) -> str:
+    return f"{title}: " + ", ".join(f"{name} {percent(levels[name][key])}" for name in names)
 
 
 def protocol_line(summary: dict[str, Any]) -> str:
@@ -105,11 +137,25 @@ def protocol_line(summary: dict[str, Any]) -> str:
     severity = summary["mistake_severity"]
     shown = "-" if severity is None else f"{severity:.3f}"
     return (
-        f"protocol {_protocol(summary)}, decode {_rule(summary)}, "
+        f"protocol {_protocol(summary)}, {_rule(summary)}rules {_rules(summary)}, "
         f"absent classes: {summary['absent_rule']}, {summary['scale']} scale, at the size of the truth, "
-        f"{summary['images']} images of {summary['split']}, {summary['weights']} weights, network input "
-        f"{summary['size'] or 'unscaled'} px, {summary['precision']}; mistake severity {shown}"
+        f"{summary['images']} images of {summary['split']}, {_made_by(summary)}; mistake severity {shown}"
     )
+
+
+def _rules(summary: dict[str, Any]) -> str:
+    coarse = "" if summary["coarse_pixels"] == "labelled" else ", pixels with only a coarse label dropped"
+    uncovered = ", object pixels without a part are background" if summary["uncovered"] == "background" else ""
+    background = {"none": "no background class"}.get(summary["background"], f"background {summary['background']}")
+    return f"{summary['rules']} ({background}{coarse}{uncovered})"
+
+
+def _made_by(summary: dict[str, Any]) -> str:
+    """The weights of a run, or the label maps."""
+    if summary["kind"] == "label maps":
+        ids = f", ids of {summary['ids']}" if summary["ids"] else ""
+        return f"label maps of {summary['predictions']}{ids}"
+    return f"{summary['weights']} weights, network input {summary['size'] or 'unscaled'} px, {summary['precision']}"
 
 
 def _protocol(summary: dict[str, Any]) -> str:
@@ -120,10 +166,62 @@ def _protocol(summary: dict[str, Any]) -> str:
 
 
 def _rule(summary: dict[str, Any]) -> str:
-    if summary["decode"] != "back-off":
-        return str(summary["decode"])
+    """How levels were decoded from the scores of a network; empty for label maps."""
+    if summary["kind"] == "label maps":
+        return ""
     threshold = summary["confidence"]
-    return "back-off (levels as at confidence 0)" if threshold is None else f"back-off at confidence {threshold:g}"
+    if summary["decode"] != "back-off":
+        return f"decode {summary['decode']}, "
+    return f"decode back-off {'(levels as at confidence 0)' if threshold is None else f'at confidence {threshold:g}'}, "
+
+
+def worst_table(images: Sequence[ImageResult], level: str) -> Table:
+    """The images of lowest mean IoU on a level."""
+    table = Table("worst images", f"{escape(level)} mIoU", "wrong %", "file", box=None, pad_edge=False)
+    for image in images:
+        file = next(iter(image.predicted.values()), image.photo)
+        table.add_row(escape(image.key), percent(image.miou[level]), percent(image.wrong_share), escape(file))
+    return table
+
+
+def confusion_table(found: ConfusionTable) -> Table:
+    """A small confusion matrix, each row in percent of its true pixels."""
+    table = Table(f"true {escape(found.title)} \\ predicted, %", box=None, pad_edge=False)
+    for name in found.columns:
+        table.add_column(escape(name), justify="right")
+    table.add_column("pixels", justify="right")
+    for name, counts in zip(found.rows, found.counts.tolist(), strict=True):
+        total = sum(counts)
+        table.add_row(escape(name), *(f"{100 * count / total:.1f}" if total else "-" for count in counts), str(total))
+    return table
+
+
+def comparison_tables(comparison: ResultComparison, names: Sequence[str], *, per_class: bool) -> list[Any]:
+    """Differences in mIoU with their intervals, of the classes too if asked or where they are beyond what images decide."""
+    table = Table("level", "class", box=None, pad_edge=False)
+    for title in ("IoU", "against", "difference", "95 % over images", "p"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for level in (level for level in comparison.levels if level.level in names):
+        classes = [entry for entry in level.classes if per_class or entry.verdict.startswith("beyond")]
+        for entry in (level.mean, *classes):
+            table.add_row(escape(level.level), escape(entry.name), *_difference_cells(entry), entry.verdict)
+    n_classes = sum(len(level.classes) for level in comparison.levels if level.level in names)
+    left_out = f", {len(comparison.left_out)} scored by one only are left out" if comparison.left_out else ""
+    shown = "all classes" if per_class else "of the classes those beyond it (--per-class shows all)"
+    note = (
+        f"{comparison.n_images} images{left_out}, drawn again {comparison.draws} times (seed {comparison.seed}), the same "
+        f"for both; {shown}; of {n_classes} classes about {n_classes / 20:.1g} would be beyond it by chance; another seed "
+        "of the training is no part of it"
+    )
+    return [table, escape(note)]
+
+
+def _difference_cells(entry: Difference) -> list[str]:
+    interval = "-" if entry.low is None or entry.high is None else f"{100 * entry.low:+.2f} to {100 * entry.high:+.2f}"
+    difference = "-" if entry.difference is None else f"{100 * entry.difference:+.2f}"
+    p_value = "-" if entry.p_value is None else f"{entry.p_value:.3f}"
+    return [percent(entry.first), percent(entry.second), difference, interval, p_value]
 
 
 def curve_table(points: Sequence[dict[str, Any]]) -> Table:
@@ -148,11 +246,16 @@ def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -
         table.add_column("accuracy", justify="right")
         table.add_column("precision", justify="right")
     table.add_column("true pixels", justify="right")
+    squares = columns[0][1].get("sqiou")
+    n_images = {entry["name"]: str(entry["images"]) for entry in squares[level]["classes"]} if squares else {}
+    if n_images:
+        table.add_column("images", justify="right")
     for entry in first:
         cells = [_iou(summary["levels"][level]["classes"][entry["id"]]) for _, summary in columns]
         if len(columns) == 1:
             cells += [percent(entry["accuracy"]), percent(entry["precision"])]
-        table.add_row(str(entry["id"]), escape(entry["name"]), *cells, str(entry["pixels"]))
+        counts = [str(entry["pixels"]), *([n_images[entry["name"]]] if n_images else [])]
+        table.add_row(str(entry["id"]), escape(entry["name"]), *cells, *counts)
     means = [percent(summary["levels"][level]["miou"]) for _, summary in columns]
     table.add_row("", "[bold]mean[/bold]", *means, end_section=True)
     return table

@@ -1,0 +1,140 @@
+"""What `hiposeg eval` scores: a truth, and a run or label PNGs; where networks meet the numpy side of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiposeg_cli.evaluation.counting import Wanted
+    from hiposeg_cli.evaluation.predictions import Predictions
+    from hiposeg_cli.evaluation.result import EvalResult
+    from hiposeg_cli.evaluation.truth import Truth
+
+
+@dataclass(frozen=True)
+class Raw:
+    """How raw annotations are read; see `formats.base.ReaderOptions`. Without a format the data are prepared."""
+
+    format: str | None = None
+    hierarchy: str | None = None
+    variant: str | None = None
+    images: Path | None = None
+    instances: bool = False
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """How label PNGs are read: which official ids they hold, if any, and what follows an image's name in theirs."""
+
+    ids: str | None = None
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a run is evaluated."""
+
+    weights: str = "best"
+    size: int | None = None
+    decode: str = "leaf"
+    confidence: float | None = None
+    device: str = "auto"
+    calibration: bool = False
+
+    def check(self, sides: Sequence[Path]) -> None:
+        """Refuse wrong values, and settings of networks where there is none. Raises ConfigError."""
+        from hiposeg_cli.errors import ConfigError, did_you_mean
+
+        if self.weights not in ("best", "last"):
+            raise ConfigError(f"--weights {self.weights}", "is not a choice", did_you_mean(self.weights, ("best", "last")))
+        if any(is_run(path) or not path.is_dir() for path in sides):
+            return
+        given = {"--decode": self.decode != "leaf", "--confidence": self.confidence is not None}
+        given |= {"--size": self.size is not None, "--calibration": self.calibration}
+        for flag, is_given in given.items():
+            if is_given:
+                raise ConfigError(flag, f"needs a network, and {sides[0]} holds label maps", "leave it out, or name a run")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side to score: what it predicts, what is said of it, and the thresholds of its curve of back-off."""
+
+    predictions: Predictions
+    about: dict[str, Any]
+    thresholds: tuple[float, ...] = ()
+    calibration: bool = False
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is meant as a run; a folder without its files holds label maps."""
+    return path.suffix == ".safetensors" or (path / "weights").is_dir() or (path / "config.yaml").is_file()
+
+
+def open_side(path: Path, truth: Truth, network: Network, png: LabelMaps) -> Side:
+    """A run or a folder, ready to be scored. Raises HiposegError for what is neither, or does not fit the truth."""
+    from hiposeg_cli.evaluation.predictions import FolderPredictions, pred_lookup
+
+    if is_run(path):
+        return _run_side(path, truth, network)
+    lookup = pred_lookup(png.ids, truth) if png.ids else None
+    folder = FolderPredictions(path, truth, suffix=png.suffix, lookup=lookup)
+    return Side(folder, {"kind": "label maps", "predictions": str(path), "ids": png.ids})
+
+
+def _run_side(run: Path, truth: Truth, network: Network) -> Side:
+    import torch
+
+    from hiposeg_cli.evaluation.predictions import RunPredictions
+    from hiposeg_cli.infer.model import Model, load_model, with_decode, with_size
+    from hiposeg_cli.learn.decode import THRESHOLDS, Decode
+    from hiposeg_cli.learn.evaluate import read_photo
+
+    backs_off = network.decode == "back-off"
+    thresholds = THRESHOLDS if network.confidence is None else (network.confidence,)
+    rule = Decode(network.decode, thresholds[0] if backs_off else network.confidence)
+    model: Model = with_decode(with_size(load_model(run, which=network.weights, device=network.device), network.size), rule)
+    truth.hierarchy.require_same(model.hierarchy, mine=truth.name, theirs=run)
+
+    def probabilities(photo: Any) -> Any:
+        def read(scores: Any) -> Any:
+            return scores.full().softmax(dim=0).cpu().numpy()
+
+        return read_photo(model.net, photo, read, size=model.checkpoint.about["size"], device=model.device, amp=model.amp)
+
+    side = RunPredictions(
+        run, model.label_maps, chain=model.chain if backs_off else None, thresholds=thresholds,
+        probabilities=probabilities if network.calibration else None,
+    )  # fmt: skip
+    about = {
+        "kind": "run", "run": str(run), "weights": network.weights if run.is_dir() else str(run),
+        "size": model.checkpoint.about["size"], "precision": str(model.amp or torch.float32).removeprefix("torch."),
+        "decode": network.decode, "confidence": network.confidence,
+    }  # fmt: skip
+    return Side(side, about, thresholds if backs_off else (), network.calibration)
+
+
+def score_side(side: Side, truth: Truth, wanted: Wanted, **options: Any) -> EvalResult:
+    """Score one side; `options` are those of `evaluation.scoring.evaluate_pairs`."""
+    from hiposeg_cli.evaluation.scoring import evaluate_pairs
+
+    wanted = replace(wanted, thresholds=side.thresholds, calibration=side.calibration)
+    return evaluate_pairs(truth, side.predictions, wanted, side.about, **options)
+
+
+def open_truth(data: Path, split: str, raw: Raw) -> Truth:
+    """The data to score against. Raises HiposegError when they cannot be read, and for options of raw data without any."""
+    from hiposeg_cli.errors import ConfigError
+    from hiposeg_cli.evaluation.truth import PreparedTruth, RawTruth
+    from hiposeg_cli.formats.base import ReaderOptions
+
+    if raw.format is not None:
+        options = ReaderOptions(images=raw.images, variant=raw.variant, instances=raw.instances)
+        return RawTruth(raw.format, data, split, raw.hierarchy, options)
+    for name in ("hierarchy", "variant", "images", "instances"):
+        if getattr(raw, name):
+            raise ConfigError(f"--{name}", "is about raw annotations", "pass --format too, or leave it out")
+    return PreparedTruth(data, split)

@@ -1,0 +1,129 @@
+"""CSV files of an evaluation: one row a class, and confusion matrices of every level and inside every parent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiposeg_cli.errors import DataError
+from hiposeg_cli.evaluation.result import EvalResult
+from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.metrics.values import Matrix
+
+_OF_CLASSES = ("iou", "accuracy", "precision", "dice")
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """One confusion matrix with its names.
+
+    Attributes:
+        level: whose classes it is of.
+        title: the level, or the level inside a parent.
+        file_name: without folder.
+        rows: true classes; `columns` predicted ones, `elsewhere` (a class of another parent) and `void`.
+        counts: (rows, columns) int64 pixels.
+    """
+
+    level: str
+    title: str
+    file_name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: Matrix
+
+    def csv(self) -> bytes:
+        """The file: true classes down, predicted ones across."""
+        lines = [["true \\ predicted", *self.columns]]
+        lines += [[name, *map(str, counts)] for name, counts in zip(self.rows, self.counts.tolist(), strict=True)]
+        return _csv(lines)
+
+
+def confusion_tables(result: EvalResult) -> list[ConfusionTable]:
+    """The matrix of each level, finest first, and after each those inside the parents with several children on it."""
+    tables = []
+    for depth, level in enumerate(result.hierarchy.levels):
+        matrix, names = result.matrix(depth), tuple(level.names)
+        tables.append(ConfusionTable(level.name, level.name, f"{_safe(level.name)}.csv", names, (*names, "void"), matrix))
+        above = result.hierarchy.levels[depth + 1].nodes if depth + 1 < len(result.hierarchy.levels) else ()
+        for parent in above:
+            ids = [node.id for node in level.nodes if node.parent == parent.name]
+            if len(ids) > 1:
+                file_name = f"{_safe(level.name)}_in_{parent.id}_{_safe(parent.name)}.csv"
+                rows, title = tuple(names[k] for k in ids), f"{level.name} in {parent.name}"
+                tables.append(
+                    ConfusionTable(level.name, title, file_name, rows, (*rows, "elsewhere", "void"), _inside(matrix, ids))
+                )
+    return tables
+
+
+def _inside(matrix: Matrix, ids: list[int]) -> Matrix:
+    """(K, K + 2) of some classes: themselves, all other classes, void."""
+    rows = matrix[ids]
+    own, void = rows[:, ids], rows[:, -1:]
+    return np.concatenate([own, rows[:, :-1].sum(axis=1, keepdims=True) - own.sum(axis=1, keepdims=True), void], axis=1)
+
+
+def write_confusion(folder: Path, tables: Iterable[ConfusionTable]) -> None:
+    """Write one CSV a matrix."""
+    for table in tables:
+        write_bytes_atomic(folder / table.file_name, table.csv())
+
+
+def require_free(path: Path, flag: str, *, overwrite: bool) -> None:
+    """Refuse a file, or a folder that is not empty, that would be replaced. Raises DataError."""
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
+        raise DataError(path, "exists", f"pass --overwrite or another {flag}")
+
+
+def write_class_csv(path: Path, summary: Mapping[str, Any]) -> None:
+    """One row a class; with the protocol own, upper levels under both protocols; then the curve of back-off, one row a
+    threshold and level, where `level` any holds the accuracy of all that is said and the share of pixels it is said on."""
+    rows = []
+    for protocol, levels in ((summary["protocol"], summary["levels"]), ("merged", summary.get("merged", {}))):
+        for level, scores in levels.items():
+            beside = {} if levels is not summary["levels"] else _beside(summary, level)
+            rows += [_class_row(level, protocol, entry) | beside.get(entry["name"], {}) for entry in scores["classes"]]
+    for point in summary.get("curve", ()):
+        said = {**point["levels"], "any": {"accuracy": point["accuracy"], "share": point["coverage"]}}
+        rows += [{"level": level, "threshold": point["threshold"], **values} for level, values in said.items()]
+    names = ["level", "id", "name", *_OF_CLASSES, "true_pixels", "predicted_pixels", "images", "sqiou"]
+    names += [title for title, part in (("boundary_iou", "boundary"), ("iiou", "iiou")) if part in summary]
+    names += ["protocol"] if "merged" in summary else []
+    names += ["threshold", "share"] if "curve" in summary else []
+    write_bytes_atomic(path, _csv([names, *([row.get(name, "") for name in names] for row in rows)]))
+
+
+def _class_row(level: str, protocol: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {"true_pixels": entry["pixels"], "predicted_pixels": entry["predicted"]}
+    return {"level": level, "protocol": protocol, **{key: entry[key] for key in ("id", "name", *_OF_CLASSES)}, **counts}
+
+
+def _beside(summary: Mapping[str, Any], level: str) -> dict[str, dict[str, Any]]:
+    """Class name -> what other parts of the summary say of it."""
+    found = {
+        entry["name"]: {"images": entry["images"], "sqiou": entry["sqiou"]} for entry in summary["sqiou"][level]["classes"]
+    }
+    for entry in summary.get("boundary", {}).get(level, {}).get("classes", ()):
+        found[entry["name"]]["boundary_iou"] = entry["boundary_iou"]
+    for name, value in summary.get("iiou", {}).get(level, {}).get("classes", {}).items():
+        found[name]["iiou"] = value
+    return found
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)

@@ -1,0 +1,152 @@
+"""`hiposeg predict` as a user meets it: choices, exit codes, one-line errors, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from predict_toys import ids, results, write_photos
+from typer.testing import CliRunner, Result
+
+from hiposeg_cli.app import app
+from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.infer.shares import run_together
+from hiposeg_cli.learn.checkpoint import save_weights
+from hiposeg_cli.nets.net import build_net
+
+SIZES = {"a": (40, 50), "b": (40, 50), "c": (64, 30), "d": (90, 200)}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, toy_hierarchy: Hierarchy) -> Path:
+    """An untrained network for the toy hierarchy."""
+    torch.manual_seed(0)
+    net = build_net("fpn", "tf_efficientnet_lite0", toy_hierarchy.n_fine)
+    about = {"architecture": "fpn", "backbone": "tf_efficientnet_lite0", "size": None, "amp": "off", "step": 0}
+    path = tmp_path_factory.mktemp("run") / "toy.safetensors"
+    save_weights(path, net, toy_hierarchy, about)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos", SIZES)
+
+
+def predict(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)], input=stdin)
+
+
+def answer(result: Result) -> dict[str, Any]:
+    assert result.exit_code in (0, 1), result.output
+    envelope = json.loads(result.stdout)
+    assert set(envelope) == {"schema", "command", "status", "data", "warnings"}
+    assert envelope["status"] == ("problems" if result.exit_code else "ok")
+    return dict(envelope["data"])
+
+
+def refused(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.output
+
+
+def test_what_is_written(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = answer(predict(weights, photos, "--out", out, "--json"))
+    assert found == {
+        "out": str(out), "decode": "leaf", "confidence": None, "done": 4, "skipped": 0, "failures": [],
+    }  # fmt: skip
+    assert sorted(results(out)) == sorted([
+        "predictions.json", *(f"{level}/{name}.png" for level in ("fine", "coarse") for name in SIZES)])  # fmt: skip
+    for name, size in SIZES.items():
+        assert ids(out / "fine" / f"{name}.png").shape == size
+    assert answer(predict(weights, photos, "--out", out, "--json", "--resume"))["skipped"] == 4
+
+
+def test_formats_are_lists_that_add_up(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--save", "color, probs", "--save", "probs,labels", "--overlay"]
+    assert predict(weights, photos / "a.png", "--out", out, *options).exit_code == 0
+    folders = {path.relative_to(out).parts[0] for path in out.rglob("a.*")}
+    assert {"fine", "coarse", "color", "probs", "overlay"} <= folders
+
+
+def test_stdin_names_photos(weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = predict(weights, "-", "--out", "out", "--json", stdin="photos/a.png\nphotos/none.png\n")
+    assert result.exit_code == 1
+    assert answer(result)["done"] == 1
+    assert "photos/none.png" in answer(result)["failures"][0]
+    assert Path("out/fine/photos/a.png").is_file()
+
+
+def test_every_choice_at_once(weights: Path, photos: Path, tmp_path: Path) -> None:
+    options = ["--tile", 64, "--overlap", 20, "--tta", "flip", "--scales", "1,1.5", "--batch", 3, "--workers", 2]
+    options += ["--decode", "back-off", "--confidence", 0.2, "--save", "confidence"]
+    assert answer(predict(weights, photos, "--out", tmp_path / "out", *options, "--json"))["done"] == 4
+    for name, size in SIZES.items():
+        assert ids(tmp_path / "out" / "fine" / f"{name}.png").shape == size
+
+
+def test_mistakes_are_one_line_before_any_work(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for options, words in (
+        (["--save", "overlays"], ["overlays", "did you mean 'overlay'"]),
+        (["--save", "color,nothing"], ["'nothing'", "is unknown"]),
+        (["--weights", "bets"], ["--weights bets", "did you mean 'best'"]),
+        (["--tta", "flips"], ["--tta flips", "did you mean 'flip'"]),
+        (["--scales", "1,,2"], ["--scales 1,,2", "0.75,1,1.25"]),
+        (["--overlap", 8], ["--overlap 8", "--tile"]),
+        (["--tile", 64, "--overlap", 64], ["--overlap 64", "less than 64"]),
+        (["--shard", "3/2"], ["--shard 3/2", "1/4"]),
+        (["--resume"], ["holds no predictions", "--out"]),
+        (["--device", "cuda:77"], ["cuda:77"]),
+    ):
+        refused(predict(weights, photos, "--out", out, *options), *words)
+    refused(predict(weights, photos, "--resume"), "--resume", "--out")
+    refused(predict(weights, photos, "--shard", "1/2"), "part 1 of 2", "--out")
+    assert not out.exists()
+
+
+def test_ctrl_c_is_130_and_the_rest_follows(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out, genuine = tmp_path / "out", os.replace
+    assert predict(weights, photos, "--out", tmp_path / "whole").exit_code == 0
+
+    def interrupted(source: Any, target: Any) -> None:
+        if "b.png" in str(target):
+            raise KeyboardInterrupt
+        genuine(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        assert predict(weights, photos, "--out", out).exit_code == 130
+    assert predict(weights, photos, "--out", out, "--resume").exit_code == 0
+    assert results(out) == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_share_a_folder(weights: Path, photos: Path, tmp_path: Path) -> None:
+    """A photo that fails in one process neither stops the others nor is forgotten."""
+    assert predict(weights, photos, "--out", tmp_path / "whole").exit_code == 0
+    (photos / "0 broken.jpg").write_bytes(b"")
+    arguments = ["predict", str(weights), str(photos), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert run_together(2, arguments) == 1
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+    names = {path.name for path in (tmp_path / "out").glob("*.jsonl")}
+    assert names == {"predictions-1-of-2.jsonl", "predictions-2-of-2.jsonl"}
+
+
+@pytest.mark.slow
+def test_compiled_or_told_why_not(weights: Path, photos: Path, tmp_path: Path) -> None:
+    found = predict(weights, photos / "a.png", "--out", tmp_path / "out", "--compile", "--json")
+    assert answer(found)["done"] == 1
+    assert predict(weights, photos / "a.png", "--out", tmp_path / "plain").exit_code == 0
+    same = ids(tmp_path / "out" / "fine" / "a.png") == ids(tmp_path / "plain" / "fine" / "a.png")
+    assert same.mean() > 0.98
