@@ -27,7 +27,7 @@ _SHOWN_CLASSES = 12  # of a confusion matrix on the terminal
 
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_PREDICTIONS", help="Run, .safetensors weights, or folder of label PNGs.")
+        Path, typer.Argument(metavar="RUN_OR_PREDICTIONS", help="Run, .safetensors or .onnx file, or folder of label PNGs.")
     ],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared dataset; with --format raw annotations.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",

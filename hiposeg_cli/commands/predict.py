@@ -22,7 +22,7 @@ _MOST_LINES = 50
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or .safetensors weights.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, .safetensors or .onnx file.")],
     sources: Annotated[
         list[str],
         typer.Argument(

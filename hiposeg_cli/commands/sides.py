@@ -71,7 +71,7 @@ class Side:
 
 def is_run(path: Path) -> bool:
     """Whether a path is meant as a run; a folder without its files holds label maps."""
-    return path.suffix == ".safetensors" or (path / "weights").is_dir() or (path / "config.yaml").is_file()
+    return path.suffix in (".safetensors", ".onnx") or (path / "weights").is_dir() or (path / "config.yaml").is_file()
 
 
 def open_side(path: Path, truth: Truth, network: Network, png: LabelMaps) -> Side:
