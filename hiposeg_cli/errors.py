@@ -55,3 +55,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(options[:20]) + (", ..." if len(options) > 20 else "")
     return f"known: {shown}" if shown else ""
+
+
+def require_choice(flag: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ConfigError with a suggestion when a flag's value is none of those allowed."""
+    choices = tuple(allowed)
+    if value not in choices:
+        raise ConfigError(f"{flag} {value}", "is not a choice", did_you_mean(value, choices))

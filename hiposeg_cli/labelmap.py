@@ -117,11 +117,11 @@ class TwoLevelMap:
         return only
 
 
-def lift(fine: LabelArray, hierarchy: Hierarchy) -> LabelArray:
-    """Coarse map of a fine one by look-up; ignore stays ignore."""
-    dtype = label_dtype(hierarchy.n_coarse)
+def lift(fine: LabelArray, hierarchy: Hierarchy, depth: int = 1) -> LabelArray:
+    """Map of `levels[depth]`, the coarse one unless said otherwise, by look-up in a fine one; ignore stays ignore."""
+    dtype = label_dtype(len(hierarchy.levels[depth]))
     table = np.full(ignore_value(fine.dtype) + 1, ignore_value(dtype), dtype=dtype)
-    table[: hierarchy.n_fine] = hierarchy.parent
+    table[: hierarchy.n_fine] = hierarchy.parent if depth == 1 else hierarchy.ancestors(depth)
     return table.take(fine)
 
 

@@ -123,6 +123,12 @@ def test_commands_import_only_light_things_at_the_top(path: Path) -> None:
         assert not roots & {"torch", "numpy", "rich", "PIL", "networkx", "scipy"}
 
 
+def require_to_run(code: str, *arguments: str) -> None:
+    """Run Python code in a process of its own, which has imported nothing yet."""
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("arguments", ["--help", "prepare --help", "train -h", "hierarchy list", "hierarchy show wbc-3-2"])
 def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
     code = (
@@ -130,8 +136,7 @@ def test_help_and_hierarchy_never_import_torch(arguments: str) -> None:
         "from hiposeg_cli.app import main\n"
         "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    result = subprocess.run([sys.executable, "-c", code, *arguments.split()], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    require_to_run(code, *arguments.split())
 
 
 def test_networks_load_without_the_packages_of_exports() -> None:
@@ -141,8 +146,7 @@ def test_networks_load_without_the_packages_of_exports() -> None:
         "found = {'onnx', 'onnxruntime', 'onnxscript'} & set(sys.modules)\n"
         "assert not found, found"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    require_to_run(code)
 
 
 def test_savers_never_import_torch() -> None:
@@ -152,8 +156,7 @@ def test_savers_never_import_torch() -> None:
         "for name in SAVERS.names():\n    SAVERS.load(name)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    require_to_run(code)
 
 
 def test_registered_plugins_exist() -> None:

@@ -38,12 +38,11 @@ def benchmark(
 
     import torch
 
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import require_choice
     from hiposeg_cli.infer.model import load_model, with_size
     from hiposeg_cli.infer.stages import Plan, time_stages
 
-    if weights not in ("best", "last"):
-        raise ConfigError(f"--weights {weights}", "is not a choice", did_you_mean(weights, ("best", "last")))
+    require_choice("--weights", weights, ("best", "last"))
     if threads:
         torch.set_num_threads(threads)  # onnxruntime takes as many
     model = with_size(load_model(run, which=weights, device=device), size)

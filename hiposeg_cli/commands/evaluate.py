@@ -173,14 +173,13 @@ def score_run(
 
 def _rules(protocol: str, absent: str | None) -> Protocol:
     """The protocol; `absent` changes that of hiposeg, which is no official evaluator."""
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import ConfigError, require_choice
     from hiposeg_cli.metrics import find_protocol
 
     rules = find_protocol(protocol)
     if absent is None:
         return rules
-    if absent not in ("zero", "skip"):
-        raise ConfigError(f"--absent {absent}", "is not a choice", did_you_mean(absent, ("zero", "skip")))
+    require_choice("--absent", absent, ("zero", "skip"))
     if protocol != "hiposeg":
         raise ConfigError("--absent", f"is settled by --protocol {protocol} ({rules.absent})", "leave one of them out")
     return replace(rules, absent=absent)  # type: ignore[arg-type]

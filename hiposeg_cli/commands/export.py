@@ -117,13 +117,12 @@ def _export_network(run: Path, out: Path | None, kind: str, which: str, *, overw
     from dataclasses import asdict
 
     from hiposeg_cli.commands.samples import sample_photos
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import ConfigError, require_choice
     from hiposeg_cli.image_file import read_rgb
     from hiposeg_cli.infer.model import load_model
     from hiposeg_cli.infer.portable import export_network
 
-    if which not in ("best", "last"):
-        raise ConfigError(f"--weights {which}", "is not a choice", did_you_mean(which, ("best", "last")))
+    require_choice("--weights", which, ("best", "last"))
     model = load_model(run, which=which, device="cpu")
     target = out or model.checkpoint.path.with_suffix(_NETWORKS[kind])
     if target.suffix != _NETWORKS[kind]:

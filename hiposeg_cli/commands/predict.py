@@ -123,10 +123,9 @@ def _tiling(tile: int | None, overlap: int | None) -> Tiling | None:
 
 def _check(weights: str, out: Path | None, shard: Shard, *, resume: bool) -> None:
     """Refuse options that do not go together."""
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import ConfigError, require_choice
 
-    if weights not in ("best", "last"):
-        raise ConfigError(f"--weights {weights}", "is not a choice", did_you_mean(weights, ("best", "last")))
+    require_choice("--weights", weights, ("best", "last"))
     if out is None and (resume or shard.count > 1):
         reason = "needs the folder to continue in" if resume else "needs one folder for all parts"
         raise ConfigError("--resume" if resume else f"part {shard.number} of {shard.count}", reason, "name it with --out")

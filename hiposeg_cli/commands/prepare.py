@@ -91,11 +91,11 @@ def prepare(
 
 def _check_choices(choices: dict[str, tuple[str | None, tuple[str, ...]]]) -> None:
     """Refuse a value that is none of a flag's choices."""
-    from hiposeg_cli.errors import ConfigError, did_you_mean
+    from hiposeg_cli.errors import require_choice
 
     for flag, (value, allowed) in choices.items():
-        if value is not None and value not in allowed:
-            raise ConfigError(f"{flag} {value}", "is not a choice", did_you_mean(value, allowed))
+        if value is not None:
+            require_choice(flag, value, allowed)
 
 
 def _show(result: Prepared, out: Path | None, *, as_json: bool) -> None:

@@ -55,13 +55,12 @@ def compare(
 
     An evaluation made for --data is kept in RUN/eval.json and made again when weights or data change.
     """
-    from hiposeg_cli.errors import ConfigError, DataError, did_you_mean
+    from hiposeg_cli.errors import ConfigError, DataError, require_choice
     from hiposeg_cli.report.tables import runs_comparison
     from hiposeg_cli.runs import check_comparable, read_run
     from hiposeg_cli.runs import compare as group
 
-    if weights not in ("best", "last"):
-        raise ConfigError(f"--weights {weights}", "is not a choice", did_you_mean(weights, ("best", "last")))
+    require_choice("--weights", weights, ("best", "last"))
     if split is not None and data is None:
         raise ConfigError(f"--split {split}", "needs a dataset to score on", "pass --data")
     if csv_path is not None and csv_path.exists() and not overwrite:

@@ -46,10 +46,9 @@ class Network:
 
     def check(self, sides: Sequence[Path]) -> None:
         """Refuse wrong values, and settings of networks where there is none. Raises ConfigError."""
-        from hiposeg_cli.errors import ConfigError, did_you_mean
+        from hiposeg_cli.errors import ConfigError, require_choice
 
-        if self.weights not in ("best", "last"):
-            raise ConfigError(f"--weights {self.weights}", "is not a choice", did_you_mean(self.weights, ("best", "last")))
+        require_choice("--weights", self.weights, ("best", "last"))
         if any(is_run(path) or not path.is_dir() for path in sides):
             return
         given = {"--decode": self.decode != "leaf", "--confidence": self.confidence is not None}

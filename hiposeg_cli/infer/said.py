@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.labelmap import LabelArray, ignore_value, label_dtype
+from hiposeg_cli.labelmap import LabelArray, ignore_value, lift
 from hiposeg_cli.learn.decode import Decode, LevelMaps
 from hiposeg_cli.learn.upsample import Scores
 
@@ -43,12 +43,4 @@ def read(scores: Scores, decode: Decode, hierarchy: Hierarchy, needs: frozenset[
 
 def on_every_level(maps: LevelMaps, hierarchy: Hierarchy) -> tuple[LabelArray, ...]:
     """One map a level: those that are not there are looked up from the finest; void stays void."""
-    return (*maps, *(_ancestors(maps[0], hierarchy, depth) for depth in range(len(maps), len(hierarchy.levels))))
-
-
-def _ancestors(fine: LabelArray, hierarchy: Hierarchy, depth: int) -> LabelArray:
-    dtype = label_dtype(len(hierarchy.levels[depth]))
-    table = np.full(ignore_value(fine.dtype) + 1, ignore_value(dtype), dtype=dtype)
-    table[: hierarchy.n_fine] = hierarchy.ancestors(depth)
-    looked_up: LabelArray = table[fine]
-    return looked_up
+    return (*maps, *(lift(maps[0], hierarchy, depth) for depth in range(len(maps), len(hierarchy.levels))))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiposeg_cli.errors import ConfigError, did_you_mean
+from hiposeg_cli.errors import ConfigError, require_choice
 from hiposeg_cli.infer.model import Model
 from hiposeg_cli.infer.onnx_net import OnnxNet
 from hiposeg_cli.learn.augment import resize_long_side
@@ -50,8 +50,7 @@ def parse_views(tta: str, scales: str) -> Views:
     """What --tta (`flip`, `scales` or both) and --scales (numbers) ask for. Raises ConfigError."""
     words = [word.strip() for word in tta.split(",") if word.strip()]
     for word in words:
-        if word not in ("flip", "scales"):
-            raise ConfigError(f"--tta {word}", "is not a choice", did_you_mean(word, ("flip", "scales")))
+        require_choice("--tta", word, ("flip", "scales"))
     factors: tuple[float, ...] = SCALES if "scales" in words else (1.0,)
     if scales:
         try:

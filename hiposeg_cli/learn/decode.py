@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiposeg_cli.errors import ConfigError, did_you_mean
+from hiposeg_cli.errors import ConfigError, require_choice
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import LabelArray, ignore_value, label_dtype
 from hiposeg_cli.learn.upsample import Scores
@@ -41,8 +41,7 @@ class Decode:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ConfigError(f"--decode {self.rule}", "is not a choice", did_you_mean(self.rule, RULES))
+        require_choice("--decode", self.rule, RULES)
         if self.rule == "back-off" and self.threshold is None:
             raise ConfigError("--decode back-off", "needs a probability", "add --confidence, for example 0.7")
         if self.threshold is None:
