@@ -27,9 +27,18 @@ from hiposeg_cli.commands import (
 )
 from hiposeg_cli.errors import HiposegError
 
+_SWITCHES = ("-q", "--quiet", "-v", "--verbose", "--debug")
+
 
 class ErrorBoundary(TyperGroup):
     """Turns a user's mistake into one line and the right exit code; anything else is a bug of ours (exit 70)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The switches of `hiposeg` itself count wherever they stand, also behind a command."""
+        end = args.index("--") if "--" in args else len(args)
+        ours = [text for text in args[:end] if text in _SWITCHES]
+        others = [text for text in args[:end] if text not in _SWITCHES]
+        return super().parse_args(ctx, [*ours, *others, *args[end:]])
 
     def invoke(self, ctx: Any) -> Any:
         arguments = [*ctx._protected_args, *ctx.args]

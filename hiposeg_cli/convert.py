@@ -27,8 +27,9 @@ from hiposeg_cli.lookup import Tally
 from hiposeg_cli.pool import Progress, Workers, mapped
 from hiposeg_cli.registry import FORMATS
 from hiposeg_cli.remarks import Remark, collected
+from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import Row, write_labels
-from hiposeg_cli.writer import Place, Shard, Stamp, Writer
+from hiposeg_cli.writer import Place, Stamp, Writer
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _BAND_PX = 16_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
 _limit: ContextVar[int | None] = ContextVar("pixel limit", default=None)
 _pillows_limit = threading.Lock()
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError)  # what Pillow raises for odd headers
 _IN_PLACE = {"L": np.uint8, "P": np.uint8, "I;16": np.uint16}  # modes whose pixels Pillow stores one after the other
 
 
@@ -43,7 +44,10 @@ class Photo:
 
 
 def check_photo(path: Path) -> Photo:
-    """Decode a photo to its end, reading its file once; EXIF data are remarked on. Raises DataError as `read_rgb` does."""
+    """Decode a photo to its end, reading its file once; raises DataError as `read_rgb` does.
+
+    Remarks on EXIF data and on further pictures in the file.
+    """
     data = file_bytes(path)
     with opened(path, data) as image:
         _explain_png(path, data)
@@ -51,14 +55,18 @@ def check_photo(path: Path) -> Photo:
         if image.format in ("JPEG", "MPO") and not _jpeg_has_end(data):
             what = f"JPEG has no end marker after {len(data)} bytes; decoders make up what is missing"
             raise DataError(path, what, "replace the file")
-        _remark_on_exif(image, path)
+        _remark_on(image, path)
         return Photo(image.height, image.width, hashlib.sha256(data).hexdigest())
 
 
-def _remark_on_exif(image: ImageFile.ImageFile, path: Path) -> None:
+def _remark_on(image: ImageFile.ImageFile, path: Path) -> None:
+    """Remark on what a user may not expect of the pixels that are taken."""
+    with contextlib.suppress(*_BROKEN):
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO photo carries its own previews
+            remark(path, "holds several pictures; the first is taken")
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, struct.error, KeyError, TypeError):  # broken EXIF is no broken picture
+    except _BROKEN:  # broken EXIF is no broken picture
         remark(path, "EXIF data cannot be read; pixels are taken as stored")
         return
     if orientation not in (0, 1):
@@ -75,10 +83,10 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_hashed_rgb(path: Path) -> tuple[NDArray[np.uint8], str]:
-    """The pixels of `read_rgb` and the sha256 of the file, which is read once; EXIF data are remarked on."""
+    """The pixels of `read_rgb` and the sha256 of the file, which is read once; remarks are those of `check_photo`."""
     data = file_bytes(path)
     with opened(path, data) as image:
-        _remark_on_exif(image, path)
+        _remark_on(image, path)
         return _decoded_rgb(image, path), hashlib.sha256(data).hexdigest()
 
 

@@ -23,33 +23,11 @@ from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
 from hiposeg_cli.labelmap import write_bytes_atomic
+from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import FORMAT_VERSION, STATE, Row, label_path, read_json, read_rows, sha256_file
 
 _LOCK, _FINISHING = ".lock", ".lock-finish"
 Place = tuple[str, str]  # (split, key)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, from 1: every `count`-th image."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read `2/8`. Raises ConfigError."""
-        number, _, count = text.partition("/")
-        if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
-            return cls(int(number), int(count))
-        raise ConfigError(f"--shard {text}", "is not a part of a whole", "write 1/4, 2/4, ...")
-
-    def of(self, items: list[Any]) -> list[Any]:
-        return items[self.number - 1 :: self.count]
-
-    @property
-    def suffix(self) -> str:
-        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
 
 @dataclass(frozen=True)

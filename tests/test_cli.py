@@ -396,3 +396,10 @@ def test_a_bug_of_ours_is_exit_70_without_a_traceback(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(hierarchy_yaml, "load_taxonomy", broken)
     refused(run("hierarchy", "show", "demo"), "ZeroDivisionError", "a bug in hiposeg", code=70)
+    for place in (("--debug", "hierarchy", "show", "demo"), ("hierarchy", "show", "demo", "--debug")):
+        assert isinstance(run(*place).exception, ZeroDivisionError)
+
+
+def test_what_stands_behind_two_dashes_is_no_switch() -> None:
+    assert run("hierarchy", "list", "-q").exit_code == 0
+    refused(run("hierarchy", "show", "--", "-q"), "-q")

@@ -21,8 +21,8 @@ from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, HierarchyError, HiposegError
 from hiposeg_cli.formats.base import ReaderOptions
 from hiposeg_cli.inspection.prepared import CheckOptions, check_prepared
+from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import label_path, open_dataset
-from hiposeg_cli.writer import Shard
 
 N_IMAGES = 9
 

@@ -80,6 +80,11 @@ def turned(root: Path) -> None:
     Image.new("RGB", (8, 6)).save(image(root), exif=exif)
 
 
+def animated(root: Path) -> None:
+    first, second = Image.new("RGB", (8, 6)), Image.new("RGB", (8, 6), "white")
+    first.save(image(root), format="GIF", save_all=True, append_images=[second])
+
+
 def opaque(root: Path) -> None:
     Image.fromarray(np.dstack([IDS, np.full(SHAPE, 255)]).astype(np.uint8)).save(label(root))
 
@@ -118,6 +123,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str, tuple[str, ...]]] = 
     ("pointer", lambda r: image(r).write_bytes(LFS), "R9", "error", ("img1.jpg", "Git LFS")),
     ("login page", lambda r: label(r).write_bytes(b"<!DOCTYPE html><html>"), "R9", "error", ("img1.png", "HTML")),
     ("turned", turned, "R6", "warning", ("img1.jpg", "EXIF orientation 6")),
+    ("animated", animated, "R6", "warning", ("img1.jpg", "several pictures", "first")),
     ("opaque", opaque, "R16", "warning", ("img1.png", "constant alpha")),
     ("link", linked_out, "R28", "error", ("img1.jpg", "links out")),
     ("other size", lambda r: photo(image(r), (6, 9)), "R7", "error", ("img1.png", "8x6", "9x6")),

@@ -28,7 +28,7 @@ from hiposeg_cli.infer.shares import exit_code_of, share_of
 from hiposeg_cli.labelmap import lift
 from hiposeg_cli.learn.batch import Output
 from hiposeg_cli.learn.decode import Decode
-from hiposeg_cli.writer import Shard
+from hiposeg_cli.shard import Shard
 
 SIZES = {"a": (30, 40), "b": (30, 40), "in ner/ü c": (30, 40), "d": (1, 1), "e": (5, 300), "f": (40, 30), "g": (30, 40)}
 

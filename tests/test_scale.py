@@ -25,8 +25,8 @@ from hiposeg_cli.errors import ConfigError, DataError
 from hiposeg_cli.formats.base import ReaderOptions
 from hiposeg_cli.formats.coco_json import CocoJson
 from hiposeg_cli.formats.files import walk
+from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import open_dataset
-from hiposeg_cli.writer import Shard
 
 N_IMAGES = 30
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hiposeg_cli.infer.predictor import Predicted
     from hiposeg_cli.infer.windows import Tiling
     from hiposeg_cli.learn.decode import Decode
-    from hiposeg_cli.writer import Shard
+    from hiposeg_cli.shard import Shard
 
 _MOST_LINES = 50
 
@@ -77,7 +77,7 @@ def predict(
     from hiposeg_cli.infer.views import parse_views
     from hiposeg_cli.learn.decode import Decode
     from hiposeg_cli.run import new_run_dir
-    from hiposeg_cli.writer import Shard
+    from hiposeg_cli.shard import Shard
 
     rule, views, formats = Decode(decode, confidence), parse_views(tta, scales), _formats(save or [], overlay=overlay)
     share, tiling = share_of(Shard.parse(shard), device, os.environ), _tiling(tile, overlap)

@@ -52,7 +52,7 @@ def prepare(
     from hiposeg_cli.convert import prepare as convert
     from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.formats.base import ReaderOptions
-    from hiposeg_cli.writer import Shard
+    from hiposeg_cli.shard import Shard
 
     _check_choices(
         {

@@ -31,8 +31,8 @@ from hiposeg_cli.infer.windows import Grid, Tiling, segment_by_windows
 from hiposeg_cli.labelmap import write_label_png
 from hiposeg_cli.registry import SAVERS
 from hiposeg_cli.remarks import collected
+from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import sha256_file
-from hiposeg_cli.writer import Shard
 
 _MOST_WORKERS = 16
 _GPU_BATCH = 8

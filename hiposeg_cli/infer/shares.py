@@ -15,7 +15,7 @@ import torch
 
 from hiposeg_cli.learn.device import gpu_list
 from hiposeg_cli.learn.launch import launch_of
-from hiposeg_cli.writer import Shard
+from hiposeg_cli.shard import Shard
 
 
 @dataclass(frozen=True)

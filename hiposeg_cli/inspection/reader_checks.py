@@ -56,7 +56,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("R12", r"empty mask|px outside its object|2-d array|covers no pixel|px of parts lie|no part of that"),
     ("R23", r"polygon|segmentation; skipped|point|coordinate|radii|far outside|leaves the image|shapes? outside|rectangles"),
     ("R8", r"truncated|wrong checksum|is broken \(|PNG is broken|cannot be read|no end marker|changed while"),
-    ("R6", r"EXIF|pixels, over|has more than \d+ pixels"),
+    ("R6", r"EXIF|several pictures|pixels, over|has more than \d+ pixels"),
     ("R11", r"class_ind|lacks the field|not the structure|has no objects|has no variable|^calls "),
     ("R22", r"unknown (image_id|category_id)|its object .* is (not|a) "),
     ("R21", r"JSON|XML|UTF-|is \S+ text$|the key .* twice|lacks the list|lists no|no object with the list|whole-number id"),
@@ -75,7 +75,7 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 _HARMLESS = r"unknown labels ignored|byte order mark|images have a part of"  # chosen, or of no consequence
 _CURES = {
-    "R6": "check that photo and labels are turned the same way",
+    "R6": "check that this is the labelled picture, turned as its labels are",
     "R12": "look at the annotation; the rest of the image is used",
     "R15": "look at the annotation",
 }
