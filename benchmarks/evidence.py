@@ -57,7 +57,7 @@ SETS = {
     "camvid": Recipe(
         "masks", "camvid-11-7", {"data.size": 320, "data.crop": [224, 288], "data.batch": 8, "optim.epochs": 8}
     ),
-    "ccp": Recipe("masks", "ccp-59-7", {"data.size": 256, "data.crop": [256, 160], "data.batch": 8, "optim.epochs": 8}),
+    "ccp": Recipe("masks", "ccp-59-7", {"data.size": 192, "data.crop": [192, 128], "data.batch": 4, "optim.epochs": 8}),
 }
 PAPER = {"method.name": "hiposeg"} | {f"method.{name}": value for name, value in preset_options("hiposeg", "paper").items()}
 NO_COARSE = {"method.lambda_fh": 0.0, "method.lambda_hh": 0.0}

@@ -1,7 +1,7 @@
 """The HiPoSeg method as a whole: curriculum, gradient reach, degenerate crops, options, and equality with flat."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def method_of(options: HiPoSegOptions = OPTIONS, hierarchy: Hierarchy = TREE) ->
 
 def only(**weights: float) -> HiPoSegOptions:
     """Options with every term off but those named."""
-    off = {f"lambda_{name}": 0.0 for name in ("ce", "fh", "hh", "fl", "ll", "align")}
+    off = {field.name: 0.0 for field in fields(OPTIONS) if field.name.startswith("lambda_")}
     return replace(OPTIONS, **(off | weights))  # type: ignore[arg-type]
 
 
@@ -301,7 +301,8 @@ def test_levels_start_one_after_the_other() -> None:
     method, net, batch = method_of(hierarchy=THREE), Features(), batch_of(labels())
     values = [method.losses(batch, net(), Progress(step, 1000)).parts.keys() for step in (74, 75, 149, 150, 225, 375)]
     names = [" ".join(value) for value in values]
-    assert names == ["ce", "ce fh hh", "ce fh hh", "ce fh hh", "ce fh hh fl ll", "ce fh hh fl ll align"]
+    scores = "ce balanced"
+    assert names == [scores, *[f"{scores} fh hh"] * 3, f"{scores} fh hh fl ll", f"{scores} fh hh fl ll align"]
     first, second = (method.losses(batch, net(), Progress(step, 1000)).parts["fh"] for step in (149, 150))
     assert second > first, "the middle level joins half way between the coarsest and the finest"
 
@@ -310,7 +311,7 @@ def test_flat_prototypes_know_no_parents() -> None:
     options = replace(OPTIONS, levels="fine")
     method, net, fine = method_of(options), Features(), labels()
     parts = method.losses(batch_of(fine), net(), END).parts
-    assert list(parts) == ["ce", "fl", "ll"]
+    assert list(parts) == ["ce", "balanced", "fl", "ll"]
     assert len(method.banks) == 1
     for coarse in (torch.zeros_like(fine), torch.full_like(fine, 2)):
         assert method_of(options).losses(batch_of(fine, coarse), net(), END).parts["fl"] == parts["fl"]

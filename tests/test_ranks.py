@@ -125,7 +125,9 @@ METHODS: dict[str, Callable[[], Method]] = {
     "hiposeg, balanced parents": lambda: HiPoSeg(TREE, 6, HiPoSegOptions(**HIP, parent_mean="balanced", update="before")),
     "hiposeg, blended": lambda: HiPoSeg(TREE, 6, HiPoSegOptions(**HIP, proto_in_loss="blended", ema_reference_count=90)),
     "hiposeg, prototypes alone": lambda: HiPoSeg(
-        TREE, 6, HiPoSegOptions(**HIP, lambda_ce=0.0, lambda_fh=0.0, lambda_fl=0.0, sigma_in=0.0, sigma_out=4.0)
+        TREE,
+        6,
+        HiPoSegOptions(**HIP, lambda_ce=0.0, lambda_fh=0.0, lambda_fl=0.0, lambda_balanced=0.0, sigma_in=0.0, sigma_out=4.0),
     ),
     "hiposeg, one level": lambda: HiPoSeg(TREE, 6, HiPoSegOptions(**HIP, levels="fine")),
     "flat, weighted levels": lambda: Flat(

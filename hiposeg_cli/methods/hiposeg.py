@@ -50,13 +50,13 @@ class HiPoSegOptions:
 
     levels: Literal["all", "fine"] = "all"
     lambda_ce: float = 1.0
-    lambda_fh: float = 0.1
-    lambda_hh: float = 0.01
-    lambda_fl: float = 0.1
-    lambda_ll: float = 0.01
-    lambda_align: float = 0.1
+    lambda_fh: float = 0.5
+    lambda_hh: float = 0.05
+    lambda_fl: float = 0.5
+    lambda_ll: float = 0.05
+    lambda_align: float = 0.5
     lambda_coarse: float = 0.0
-    lambda_balanced: float = 0.0
+    lambda_balanced: float = 0.1
     class_weights: float = 0.0
     tau_coarse: float = 0.1
     tau_fine: float = 0.05
