@@ -161,6 +161,22 @@ def table(results: Iterable[Scored]) -> None:
         print(f"| {set_name} | {row} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
 
 
+def against_flat(results: Iterable[Scored]) -> None:
+    """Differences to flat at the same seed, training images and steps: each seed's own."""
+    by_run = {(result.set, result.row, result.seed): result for result in results}
+    columns = ("fine", "coarse", "rare")
+    print(f"| data | method | seeds | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + 3) + "|")
+    for set_name, row in sorted({key[:2] for key in by_run}):
+        base = "flat" + row[row.index("@") :] if "@" in row else "flat"
+        seeds = [seed for *key, seed in sorted(by_run) if key == [set_name, row] and (set_name, base, seed) in by_run]
+        if row == base or not seeds:
+            continue
+        pairs = [(by_run[set_name, row, seed], by_run[set_name, base, seed]) for seed in seeds]
+        cells = [" ".join(f"{getattr(one, name) - getattr(other, name):+.2f}" for one, other in pairs) for name in columns]
+        print(f"| {set_name} | {row} | {' '.join(map(str, seeds))} | {' | '.join(cells)} |")
+
+
 def spread(values: list[float]) -> str:
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
@@ -204,6 +220,7 @@ def main() -> None:
                     file.write(json.dumps(result.__dict__) + "\n")
                 print(result, flush=True)
     table(results)
+    against_flat(results)
 
 
 if __name__ == "__main__":

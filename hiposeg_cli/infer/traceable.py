@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiposeg_cli.nets.compat import import_torchvision
-from hiposeg_cli.nets.net import STRIDE_PX, SegmentationNet
+from hiposeg_cli.nets.net import SegmentationNet
 
 
 class Graph(nn.Module):
@@ -34,10 +34,8 @@ class Graph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, F, h, w) float32."""
-        net, (H, W) = self.net, image.shape[2:]
-        scaled = (image.float() - net.mean) / net.std
-        padded = F.pad(scaled, (0, -W % STRIDE_PX, 0, -H % STRIDE_PX), mode="replicate")
-        logits: Tensor = net.classifier(net.decoder(net.encoder(padded)))
+        net = self.net
+        logits: Tensor = net.classifier(net.decoder(net.encoder(net.scaled(image))))
         return logits
 
 

@@ -58,8 +58,7 @@ class SegmentationNet(nn.Module):
         Returns: logits (B, F, h, w) and embedding (B, D0, h, w), on the padded image's grid.
         """
         _, _, H, W = image.shape
-        scaled = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        padded = F.pad(scaled, (0, -W % STRIDE_PX, 0, -H % STRIDE_PX), mode="replicate")
+        padded = self.scaled(image)
         features = self.encoder(padded)
         embedding = self.decoder(features)
         scales = tuple(scale for scale in features[1:] if scale.shape[1]) if self.gives_scales and self.training else ()
@@ -67,6 +66,12 @@ class SegmentationNet(nn.Module):
             logits=self.classifier(embedding), embedding=embedding, size=(H, W),
             padded_size=(int(padded.shape[2]), int(padded.shape[3])), scales=scales,
         )  # fmt: skip
+
+    def scaled(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> float as the encoder takes it, its sides padded to multiples of `STRIDE_PX`."""
+        _, _, H, W = image.shape
+        scaled = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return F.pad(scaled, (0, -W % STRIDE_PX, 0, -H % STRIDE_PX), mode="replicate")
 
 
 def build_net(architecture: str, backbone: str, n_fine: int) -> SegmentationNet:
