@@ -155,7 +155,8 @@ def _made_by(summary: dict[str, Any]) -> str:
     if summary["kind"] == "label maps":
         ids = f", ids of {summary['ids']}" if summary["ids"] else ""
         return f"label maps of {summary['predictions']}{ids}"
-    return f"{summary['weights']} weights, network input {summary['size'] or 'unscaled'} px, {summary['precision']}"
+    side = f"{summary['size']} px" if summary["size"] else "as large as the photo"
+    return f"{summary['weights']} weights, network input {side}, {summary['precision']}"
 
 
 def _protocol(summary: dict[str, Any]) -> str:
