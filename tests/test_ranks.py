@@ -42,6 +42,7 @@ from hiposeg_cli.learn.rare_classes import RareClasses
 from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hiposeg import HiPoSeg, HiPoSegOptions
 from hiposeg_cli.methods.hssn import HSSN, HSSNOptions
+from hiposeg_cli.methods.presets import preset_options
 from hiposeg_cli.metrics import Confusion
 from hiposeg_cli.store import Dataset, Row
 
@@ -115,7 +116,7 @@ classes:
     - {name: leg, parent: dog}
     - {name: tail, parent: dog}
 """)
-HIP = {"embed_dim": 8, "pixel_sampling": "all"}
+HIP = {"embed_dim": 8, "pixel_sampling": "all", "pixels_per_class": MANY}
 CONTEXT = Context((3,), (np.array([90, 30, 10, 0, 3, 1]), np.array([90, 40, 4])))
 METHODS: dict[str, Callable[[], Method]] = {
     "flat": lambda: Flat(TREE, 6, FlatOptions()),
@@ -239,8 +240,12 @@ LIKE_ONE = {
     "optim__optimizer": "sgd", "optim__lr": 0.05, "optim__warmup": 0.0, "optim__iterations": 3, "loop__val_every": 1,
     "optim__accumulate": 1,
 }  # fmt: skip
-FOR_HIPOSEG = {"method__pixel_sampling": "all", "method__start_coarse": 0.0, "method__start_fine": 0.0,
-               "method__start_align": 0.3}  # fmt: skip
+WEIGHTS = {name: value for name, value in preset_options("hiposeg", "paper").items() if name.startswith("lambda")}
+FOR_HIPOSEG = {  # small weights: with those of the defaults rounding grows to 8e-4 over the steps, 2e-7 after the first one
+    **{f"method__{name}": value for name, value in WEIGHTS.items()},
+    "method__pixel_sampling": "all", "method__pixels_per_class": MANY, "method__start_coarse": 0.0,
+    "method__start_fine": 0.0, "method__start_align": 0.3,
+}  # fmt: skip
 ENGINE = {"data__batch": 2, "optim__weight_average": 0.9, "data__workers": 1, "loop__patience": 50}
 
 

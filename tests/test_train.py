@@ -340,7 +340,7 @@ def test_a_hiposeg_run_saves_exactly_the_flat_network(squares: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_without_prototype_terms_hiposeg_trains_like_flat_to_the_last_digit(squares: Path, tmp_path: Path) -> None:
-    off = {f"method__lambda_{name}": 0.0 for name in ("fh", "hh", "fl", "ll", "align")}
+    off = {f"method__lambda_{name}": 0.0 for name in ("fh", "hh", "fl", "ll", "align", "balanced")}
     flat = trainer_of(squares, tmp_path / "f", "flat", method__partial_labels=True)
     hiposeg = trainer_of(squares, tmp_path / "h", "hiposeg", **off)
     flat.run()
