@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import run
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
 
 CITYSCAPES = load_hierarchy("cityscapes-19-7")
 IDS = {CITYSCAPES.fine.find(str(name)): int(label_id) for label_id, name in CITYSCAPES.source("cityscapes").map.items()}
 LabelMap = NDArray[np.uint8]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def data_of(result: Result) -> dict[str, Any]:
-    """The data of a --json answer."""
-    assert result.exit_code in (0, 1), result.output
-    return dict(json.loads(result.stdout)["data"])
-
-
-def refused(result: Result, *words: str) -> None:
-    """One line with these words, exit code 2, no traceback."""
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    assert len(lines) == 1, result.output
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 def blocks(rng: np.random.Generator, ids: list[int], size: tuple[int, int] = (24, 20)) -> LabelMap:
@@ -69,6 +48,14 @@ def draw_masks(raw: Path, names: list[str], seed: int = 0) -> dict[str, LabelMap
         save(raw / "val" / "images" / f"{name}.png", rng.integers(0, 256, (*maps[name].shape, 3)).astype(np.uint8))
         save(raw / "val" / "labels" / f"{name}.png", maps[name])
     return maps
+
+
+def prepared_masks(root: Path, names: list[str], hierarchy: Path) -> Path:
+    """`draw_masks` in `root/raw`, prepared in `root/data`."""
+    draw_masks(root / "raw", names)
+    result = run("prepare", "masks", root / "raw", root / "data", "--hierarchy", hierarchy, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    return root / "data"
 
 
 def draw_cityscapes(raw: Path, n: int = 3, seed: int = 0) -> dict[str, LabelMap]:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.infer.model import Model
 from hiposeg_cli.infer.predictor import Predicted, PredictOptions, predict
 from hiposeg_cli.infer.sources import find_sources
 from hiposeg_cli.learn.batch import Output
-from hiposeg_cli.learn.checkpoint import Checkpoint
+from hiposeg_cli.learn.checkpoint import Checkpoint, save_weights
+from hiposeg_cli.nets.net import build_net
 
 
 class ByColour(nn.Module):
@@ -58,6 +60,18 @@ def toy_model(folder: Path, net: nn.Module | None = None, size: int | None = Non
     weights.write_bytes(b"toy")
     net = net or ByColour(hierarchy.n_fine)
     return Model(net, Checkpoint(weights, {}, hierarchy, {"size": size}), torch.device("cpu"), None)  # type: ignore[arg-type]
+
+
+def save_untrained(
+    path: Path, hierarchy: Hierarchy, net: str = "fpn", backbone: str = "tf_efficientnet_lite0", size: int | None = None
+) -> Path:
+    """Weights of an untrained network."""
+    torch.manual_seed(0)
+    built = build_net(net, backbone, hierarchy.n_fine)
+    about = {"architecture": net, "backbone": backbone, "size": size, "amp": "off", "step": 0}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, built, hierarchy, about)
+    return path
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

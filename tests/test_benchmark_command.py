@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from predict_toys import ByColour, toy_model, write_photos
+from command_line import run
+from predict_toys import ByColour, save_untrained, toy_model, write_photos
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.infer.prediction import Source
 from hiposeg_cli.infer.stages import STAGES, WHOLE, Plan, time_stages
 from hiposeg_cli.learn.batch import Output
-from hiposeg_cli.learn.checkpoint import save_weights
-from hiposeg_cli.nets.net import build_net
 
+benchmark = partial(run, "benchmark")
 SIZES = {"a": (40, 50), "b": (64, 30)}
 
 
@@ -65,15 +63,7 @@ def test_a_slow_network_shows_in_its_own_stage_alone(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, toy_hierarchy: Hierarchy) -> Path:
-    torch.manual_seed(0)
-    about = {"architecture": "fpn", "backbone": "tf_efficientnet_lite0", "size": 64, "amp": "off", "step": 0}
-    path = tmp_path_factory.mktemp("run") / "toy.safetensors"
-    save_weights(path, build_net("fpn", "tf_efficientnet_lite0", toy_hierarchy.n_fine), toy_hierarchy, about)
-    return path
-
-
-def benchmark(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+    return save_untrained(tmp_path_factory.mktemp("run") / "toy.safetensors", toy_hierarchy, size=64)
 
 
 def test_what_is_timed_is_stated(weights: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import HIERARCHY, draw_squares, require_equal_runs, resumed, trainer_of
+from test_train import HIERARCHY, prepared_squares, require_equal_runs, resumed, trainer_of
 from typer.testing import CliRunner, Result
 
 from hiposeg_cli.app import app
-from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import DataError, HiposegError, OutputError
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch
@@ -27,16 +27,7 @@ from hiposeg_cli.learn.loop import Interrupted, Trainer
 FLAGS = ["--net", "fpn", "--crop", "32", "--batch", "4", "--workers", "0", "--device", "cpu", "--iterations", "2"]
 
 
-def prepared(root: Path, hierarchy: str = HIERARCHY, edit: Callable[[Path], None] | None = None) -> Path:
-    """6 training and 2 validation images; `edit` changes the raw ones first."""
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "h.yaml").write_text(hierarchy)
-    draw_squares(root / "raw", "train", 6)
-    draw_squares(root / "raw", "val", 2)
-    if edit is not None:
-        edit(root / "raw")
-    prepare("masks", root / "raw", root / "data", PrepareOptions(hierarchy=str(root / "h.yaml")))
-    return root / "data"
+prepared = partial(prepared_squares, n_train=6, n_val=2)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +155,7 @@ def test_a_hierarchy_that_was_edited_after_preparing_is_refused(tmp_path: Path) 
 def test_a_run_is_not_resumed_on_a_dataset_of_another_hierarchy(tmp_path: Path) -> None:
     run = stopped(trainer_of(prepared(tmp_path / "set"), tmp_path / "run", "flat"))
     shutil.rmtree(tmp_path / "set")
-    prepared(tmp_path / "set", re.sub(r"(name|parent|coarse): box", r"\1: crate", HIERARCHY))
+    prepared(tmp_path / "set", hierarchy=re.sub(r"(name|parent|coarse): box", r"\1: crate", HIERARCHY))
     the_problem(train("--resume", run), "another hierarchy", "'box'", "'crate'")
 
 
@@ -173,7 +164,7 @@ def test_weights_of_other_classes_or_another_network_are_refused_as_a_start(begu
     stopped(trainer_of(data, tmp_path / "run", "flat"))
     trainer = trainer_of(data, tmp_path / "whole", "flat", optim__iterations=1)
     trainer.run()
-    other = prepared(tmp_path / "set", re.sub(r"(name|parent|coarse): box", r"\1: crate", HIERARCHY))
+    other = prepared(tmp_path / "set", hierarchy=re.sub(r"(name|parent|coarse): box", r"\1: crate", HIERARCHY))
     out = tmp_path / "new"
     the_problem(train(other, *FLAGS, "--init", tmp_path / "whole", "--out", out), "another hierarchy", "'box'", "'crate'")
     unet = ["--net", "unet", *FLAGS[2:]]

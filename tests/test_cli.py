@@ -7,35 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import data_of, refused, run
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.demo.draw import draw_dataset
 from hiposeg_cli.store import open_dataset
-
-runner = CliRunner()
-
-
-def run(*arguments: object) -> Result:
-    return runner.invoke(app, [str(argument) for argument in arguments])
-
-
-def data_of(result: Result) -> dict[str, Any]:
-    """The data of a --json answer, after checking its envelope."""
-    envelope = json.loads(result.stdout)
-    assert set(envelope) == {"schema", "command", "status", "data", "warnings"}
-    return dict(envelope["data"])
-
-
-def refused(result: Result, *words: str, code: int = 2) -> None:
-    """One line that names what is wrong, the right exit code, no traceback."""
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    assert len(lines) == 1, result.output
-    for word in words:
-        assert word in lines[0]
-    assert "Traceback" not in result.output
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from raw_sets import files_below, ids_png, masks_set, photo
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.inspection import prepared as prepared_checks
@@ -446,10 +445,6 @@ def test_there_are_forty_checks_and_the_documentation_lists_them() -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import data_of, refused, run
 from eval_sets import (
     CITYSCAPES,
     IDS,
     LabelMap,
     blocks,
-    data_of,
     draw_cityscapes,
     draw_masks,
-    refused,
-    run,
+    prepared_masks,
     save,
     save_all,
     wrong_in_places,
@@ -48,11 +47,7 @@ HIPOSEG = Wanted(PROTOCOLS["hiposeg"])
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, toy_yaml: Path) -> Path:
     """A prepared dataset of twelve toy images in two folders."""
-    root = tmp_path_factory.mktemp("eval")
-    draw_masks(root / "raw", NAMES)
-    prepared = run("prepare", "masks", root / "raw", root / "data", "--hierarchy", toy_yaml, "--workers", 1)
-    assert prepared.exit_code == 0, prepared.output
-    return root / "data"
+    return prepared_masks(tmp_path_factory.mktemp("eval"), NAMES, toy_yaml)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from eval_sets import data_of, draw_masks, refused, run, save_all, wrong_in_places
+from command_line import data_of, refused, run
+from eval_sets import prepared_masks, save_all, wrong_in_places
 
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.evaluation.comparison import BEYOND, TOO_FEW, WITHIN, compare_results
@@ -28,10 +29,7 @@ NAMES = [f"{number:02}" for number in range(14)]
 def world(tmp_path_factory: pytest.TempPathFactory, toy_yaml: Path) -> Path:
     """`data` with 14 images, and predictions of three qualities: `good`, `fair` (two of its files less) and `poor`."""
     root = tmp_path_factory.mktemp("eval")
-    draw_masks(root / "raw", NAMES)
-    prepared = run("prepare", "masks", root / "raw", root / "data", "--hierarchy", toy_yaml, "--workers", 1)
-    assert prepared.exit_code == 0, prepared.output
-    dataset, rng = open_dataset(root / "data"), np.random.default_rng(2)
+    dataset, rng = open_dataset(prepared_masks(root, NAMES, toy_yaml)), np.random.default_rng(2)
     for name, share in {"good": 0.1, "fair": 0.12, "poor": 0.6}.items():
         for row in dataset.split("val"):
             labels = wrong_in_places(rng, dataset.labels(row).fine, list(range(7)), share)

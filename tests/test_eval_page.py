@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, find_browser
-from eval_sets import data_of, draw_masks, refused, run, save, save_all, wrong_in_places
+from command_line import data_of, refused, run
+from eval_sets import prepared_masks, save, save_all, wrong_in_places
 from PIL import Image
 from test_inspection_page import SCRIPT_NAME, Page
 
@@ -38,10 +39,7 @@ NAMES = [f"{number:02}" for number in range(11)]
 def world(tmp_path_factory: pytest.TempPathFactory, toy_yaml: Path) -> Path:
     """`data` with 11 images; predictions `one` (fine only), `two` (of both levels) and `less` (a file missing)."""
     root = tmp_path_factory.mktemp("page")
-    draw_masks(root / "raw", NAMES)
-    prepared = run("prepare", "masks", root / "raw", root / "data", "--hierarchy", toy_yaml, "--workers", 1)
-    assert prepared.exit_code == 0, prepared.output
-    dataset, rng = open_dataset(root / "data"), np.random.default_rng(2)
+    dataset, rng = open_dataset(prepared_masks(root, NAMES, toy_yaml)), np.random.default_rng(2)
     for row in dataset.split("val"):
         fine = wrong_in_places(rng, dataset.labels(row).fine, list(range(7)), 0.4)
         save_all(root / "one", {row.key: fine})

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import refused
+from command_line import run as command
 from conftest import TOY_YAML
-from predict_toys import ByColour, ids, noise, results, run, toy_model, write_photos
+from predict_toys import ByColour, ids, noise, results, run, save_untrained, toy_model, write_photos
 from torch import Tensor, nn
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.config import Layer
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError, OutputError
@@ -32,36 +32,12 @@ from hiposeg_cli.infer.traceable import BinMeans, PaddedConv
 from hiposeg_cli.infer.views import Views
 from hiposeg_cli.infer.windows import Tiling
 from hiposeg_cli.learn.batch import Output
-from hiposeg_cli.learn.checkpoint import save_weights
 from hiposeg_cli.learn.decode import Decode
-from hiposeg_cli.nets.net import build_net
 from hiposeg_cli.run import write_run_files
 from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import sha256_file
 
 SIZES = {"a": (40, 50), "b": (40, 50), "c": (64, 30), "d": (90, 200)}
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.output
-
-
-def save_untrained(path: Path, hierarchy: Hierarchy, net: str = "fpn", backbone: str = "tf_efficientnet_lite0") -> Path:
-    """Weights of an untrained network."""
-    torch.manual_seed(0)
-    built = build_net(net, backbone, hierarchy.n_fine)
-    about = {"architecture": net, "backbone": backbone, "size": None, "amp": "off", "step": 0}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(path, built, hierarchy, about)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_line import refused, run
 from export_sets import COARSE, FINE, N_WIDE, ODD_NAMES, WIDE_COARSE, labels_of, photos_of, toy_data, wide_data, write
 from PIL import Image, ImageOps
 from raw_sets import files_below, ids_png
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.exports.base import ExportOptions
@@ -30,20 +29,6 @@ from hiposeg_cli.registry import EXPORTS
 from hiposeg_cli.store import open_dataset
 
 LAYOUTS = ("coco-panoptic", "coco-rle", "cvat", "hf", "mmseg", "nnunet", "yolo-seg")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(result: Result, *words: str) -> None:
-    """One line that names what is wrong, exit code 2, no traceback."""
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    assert len(lines) == 1, result.output
-    for word in words:
-        assert word in lines[0]
-    assert "Traceback" not in result.output
 
 
 def folder_for(layout: str, root: Path) -> Path:

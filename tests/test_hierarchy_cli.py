@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import command_line
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import data_of, refused
 
-from hiposeg_cli.app import app
 from hiposeg_cli.hierarchy_yaml import load_hierarchy, load_taxonomy, parse_hierarchy
 from hiposeg_cli.registry import BUILDERS
 
+run = partial(command_line.run, "hierarchy")
 CARS = "car\n  left door\n  right door\n  wheel\nsky\n"
 DAG = """schema: hiposeg/hierarchy@1
 name: parts
@@ -25,24 +25,6 @@ classes:
   coarse: [{name: car, axis: object}, {name: bus, axis: object}, {name: wheels, axis: part_type}]
   fine: [{name: car wheel, parent: [car, wheels]}, {name: bus wheel, parent: [bus, wheels]}]
 """
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["hierarchy", *(str(argument) for argument in arguments)])
-
-
-def data_of(result: Result) -> Any:
-    envelope = json.loads(result.stdout)
-    assert set(envelope) == {"schema", "command", "status", "data", "warnings"}
-    return envelope["data"]
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.output
 
 
 @pytest.fixture
@@ -93,7 +75,7 @@ def test_show_and_check_a_dag_without_a_projection(dag: Path) -> None:
 def test_prepare_refuses_a_dag_without_a_projection_and_says_the_cure(dag: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     arguments = ["prepare", "masks", str(tmp_path / "raw"), str(tmp_path / "out"), "--hierarchy", str(dag)]
-    refused(CliRunner().invoke(app, arguments), "parts.yaml: is a DAG", "add `projection: object`")
+    refused(command_line.run(*arguments), "parts.yaml: is a DAG", "add `projection: object`")
 
 
 def test_check_says_what_is_wrong_in_which_line(tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_train import HIERARCHY, broken_and_resumed, draw_squares, require_equal_runs, trainer_of
+from test_train import broken_and_resumed, prepared_squares, require_equal_runs, trainer_of
 from torch import Tensor
 
-from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
@@ -533,18 +532,15 @@ def test_a_negative_remedy_is_refused(option: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_with_every_remedy_saves_the_flat_network_and_resumes_exactly(tmp_path: Path) -> None:
-    (tmp_path / "h.yaml").write_text(HIERARCHY)
-    for split, count in (("train", 8), ("val", 2)):
-        draw_squares(tmp_path / "raw", split, count)
-    prepare("masks", tmp_path / "raw", tmp_path / "data", PrepareOptions(hierarchy=str(tmp_path / "h.yaml")))
+    data = prepared_squares(tmp_path, 8, 2)
     remedies = {
         "method__lambda_coarse": 0.5, "method__class_weights": 0.5, "method__embedding": "multi-scale",
         "method__pixel_sampling": "boundary", "method__pixels_per_class": 20, "optim__iterations": 4,
     }  # fmt: skip
-    straight = trainer_of(tmp_path / "data", tmp_path / "straight", **remedies)
+    straight = trainer_of(data, tmp_path / "straight", **remedies)
     straight.run()
-    require_equal_runs(straight, broken_and_resumed(trainer_of(tmp_path / "data", tmp_path / "broken", **remedies), 2))
-    flat = trainer_of(tmp_path / "data", tmp_path / "flat", "flat", optim__iterations=1)
+    require_equal_runs(straight, broken_and_resumed(trainer_of(data, tmp_path / "broken", **remedies), 2))
+    flat = trainer_of(data, tmp_path / "flat", "flat", optim__iterations=1)
     flat.run()
     names = [list(load_weights(run / "weights" / "last.safetensors").tensors) for run in (straight.run_dir, flat.run_dir)]
     assert names[0] == names[1]

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from raw_sets import ids_png, photo
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Hierarchy
@@ -276,10 +275,6 @@ def test_samples_are_filled_up_from_the_whole_dataset() -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_json_of_inspect(data: Path) -> None:

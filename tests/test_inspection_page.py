@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from raw_sets import ids_png, masks_set, photo
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.inspection.overview import inspect_dataset
@@ -184,10 +183,6 @@ def test_large_samples_are_shrunk_by_nearest(toy_hierarchy: Hierarchy) -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_html_option_writes_the_page_once(data: Path, tmp_path: Path) -> None:

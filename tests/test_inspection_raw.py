@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from raw_sets import RawObject, box, coco_json, coco_set, files_below, ids_png, masks_set, pascal_set, photo, square
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.convert import PrepareOptions
 from hiposeg_cli.errors import ConfigError, DataError, HierarchyError
 from hiposeg_cli.formats.base import ReaderOptions
@@ -409,10 +408,6 @@ def test_messages_are_told_apart_by_their_words(words: str, layout: bool, check:
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_exit_codes_of_the_command(masks: Path, toy_yaml: Path) -> None:

@@ -10,13 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train import HIERARCHY, draw_squares, state_of, trainer_of
+from test_train import prepared_squares, state_of, trainer_of
 from typer.testing import CliRunner
 
 from hiposeg_cli import run as run_module
 from hiposeg_cli.app import app
 from hiposeg_cli.config import Layer
-from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, HiposegError
 from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.batch import Batch
@@ -40,13 +39,8 @@ FULL = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared toy dataset: 10 training and 4 validation images."""
-    root = tmp_path_factory.mktemp("squares")
-    (root / "h.yaml").write_text(HIERARCHY)
-    draw_squares(root / "raw", "train", 10)
-    draw_squares(root / "raw", "val", 4)
-    prepare("masks", root / "raw", root / "data", PrepareOptions(hierarchy=str(root / "h.yaml")))
-    return root / "data"
+    """10 training and 4 validation images."""
+    return prepared_squares(tmp_path_factory.mktemp("squares"), 10, 4)
 
 
 def limited(limit: int, tried: list[int]) -> Callable[[int], None]:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from predict_toys import ids, results, write_photos
-from typer.testing import CliRunner, Result
+from command_line import data_of, refused, run
+from predict_toys import ids, results, save_untrained, write_photos
 
-from hiposeg_cli.app import app
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.infer.shares import run_together
-from hiposeg_cli.learn.checkpoint import save_weights
-from hiposeg_cli.nets.net import build_net
 
+predict = partial(run, "predict")
 SIZES = {"a": (40, 50), "b": (40, 50), "c": (64, 30), "d": (90, 200)}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, toy_hierarchy: Hierarchy) -> Path:
-    """An untrained network for the toy hierarchy."""
-    torch.manual_seed(0)
-    net = build_net("fpn", "tf_efficientnet_lite0", toy_hierarchy.n_fine)
-    about = {"architecture": "fpn", "backbone": "tf_efficientnet_lite0", "size": None, "amp": "off", "step": 0}
-    path = tmp_path_factory.mktemp("run") / "toy.safetensors"
-    save_weights(path, net, toy_hierarchy, about)
-    return path
+    return save_untrained(tmp_path_factory.mktemp("run") / "toy.safetensors", toy_hierarchy)
 
 
 @pytest.fixture
@@ -37,29 +28,9 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos", SIZES)
 
 
-def predict(*arguments: object, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(app, ["predict", *map(str, arguments)], input=stdin)
-
-
-def answer(result: Result) -> dict[str, Any]:
-    assert result.exit_code in (0, 1), result.output
-    envelope = json.loads(result.stdout)
-    assert set(envelope) == {"schema", "command", "status", "data", "warnings"}
-    assert envelope["status"] == ("problems" if result.exit_code else "ok")
-    return dict(envelope["data"])
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.output
-
-
 def test_what_is_written(weights: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = answer(predict(weights, photos, "--out", out, "--json"))
+    found = data_of(predict(weights, photos, "--out", out, "--json"))
     assert found == {
         "out": str(out), "decode": "leaf", "confidence": None, "done": 4, "skipped": 0, "failures": [],
     }  # fmt: skip
@@ -67,7 +38,7 @@ def test_what_is_written(weights: Path, photos: Path, tmp_path: Path) -> None:
         "predictions.json", *(f"{level}/{name}.png" for level in ("fine", "coarse") for name in SIZES)])  # fmt: skip
     for name, size in SIZES.items():
         assert ids(out / "fine" / f"{name}.png").shape == size
-    assert answer(predict(weights, photos, "--out", out, "--json", "--resume"))["skipped"] == 4
+    assert data_of(predict(weights, photos, "--out", out, "--json", "--resume"))["skipped"] == 4
 
 
 def test_formats_are_lists_that_add_up(weights: Path, photos: Path, tmp_path: Path) -> None:
@@ -82,15 +53,15 @@ def test_stdin_names_photos(weights: Path, photos: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     result = predict(weights, "-", "--out", "out", "--json", stdin="photos/a.png\nphotos/none.png\n")
     assert result.exit_code == 1
-    assert answer(result)["done"] == 1
-    assert "photos/none.png" in answer(result)["failures"][0]
+    assert data_of(result)["done"] == 1
+    assert "photos/none.png" in data_of(result)["failures"][0]
     assert Path("out/fine/photos/a.png").is_file()
 
 
 def test_every_choice_at_once(weights: Path, photos: Path, tmp_path: Path) -> None:
     options = ["--tile", 64, "--overlap", 20, "--tta", "flip", "--scales", "1,1.5", "--batch", 3, "--workers", 2]
     options += ["--decode", "back-off", "--confidence", 0.2, "--save", "confidence"]
-    assert answer(predict(weights, photos, "--out", tmp_path / "out", *options, "--json"))["done"] == 4
+    assert data_of(predict(weights, photos, "--out", tmp_path / "out", *options, "--json"))["done"] == 4
     for name, size in SIZES.items():
         assert ids(tmp_path / "out" / "fine" / f"{name}.png").shape == size
 
@@ -146,7 +117,7 @@ def test_processes_of_one_machine_share_a_folder(weights: Path, photos: Path, tm
 @pytest.mark.slow
 def test_compiled_or_told_why_not(weights: Path, photos: Path, tmp_path: Path) -> None:
     found = predict(weights, photos / "a.png", "--out", tmp_path / "out", "--compile", "--json")
-    assert answer(found)["done"] == 1
+    assert data_of(found)["done"] == 1
     assert predict(weights, photos / "a.png", "--out", tmp_path / "plain").exit_code == 0
     same = ids(tmp_path / "out" / "fine" / "a.png") == ids(tmp_path / "plain" / "fine" / "a.png")
     assert same.mean() > 0.98

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_train import HIERARCHY, draw_squares, resumed, state_of, trainer_of
+from test_train import prepared_squares, resumed, state_of, trainer_of
 from torch import Tensor, nn
 
 from hiposeg_cli.convert import PrepareOptions, prepare
@@ -249,14 +249,6 @@ FOR_HIPOSEG = {  # small weights: with those of the defaults rounding grows to 8
 ENGINE = {"data__batch": 2, "optim__weight_average": 0.9, "data__workers": 1, "loop__patience": 50}
 
 
-def prepared(root: Path) -> Path:
-    (root / "h.yaml").write_text(HIERARCHY)
-    draw_squares(root / "raw", "train", 10)
-    draw_squares(root / "raw", "val", 5)
-    prepare("masks", root / "raw", root / "data", PrepareOptions(hierarchy=str(root / "h.yaml")))
-    return root / "data"
-
-
 def with_frozen_norms(trainer: Trainer) -> Trainer:
     for module in (trainer.net, trainer.method):
         module.train = lambda mode=True, module=module: nn.Module.train(module, False)  # type: ignore[method-assign]
@@ -323,7 +315,7 @@ def scenario_training(folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    prepared(folder)
+    prepared_squares(folder, 10, 5)
     for name in ("straight", "broken", "failing"):
         (folder / name).mkdir()
         (folder / name / "data").symlink_to(folder / "data")

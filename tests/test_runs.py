@@ -6,16 +6,17 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
 import yaml
+from command_line import refused
 from safetensors.numpy import save_file
-from typer.testing import CliRunner, Result
 
-from hiposeg_cli.app import app
 from hiposeg_cli.config import nest
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.demo.draw import draw_dataset
@@ -37,7 +38,7 @@ from hiposeg_cli.runs import (
 )
 from hiposeg_cli.store import open_dataset
 
-runner = CliRunner()
+run = partial(command_line.run, "runs")
 TREE = """
 schema: hiposeg/hierarchy@1
 name: cups
@@ -82,18 +83,6 @@ def seeds_of(root: Path, name: str, fine: list[float], **settings: Any) -> list[
         save_run(root / f"{name}-{seed}", [(value, 0.8)], loop__seed=seed, **settings) for seed, value in enumerate(fine)
     )
     return [read_run(folder) for folder in folders]
-
-
-def run(*arguments: object) -> Result:
-    return runner.invoke(app, ["runs", *(str(argument) for argument in arguments)])
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("hiposeg: ")]
-    assert len(lines) == 1, result.output
-    assert all(word in lines[0] for word in words), lines[0]
-    assert "Traceback" not in result.output
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -418,10 +407,10 @@ def test_compare_on_a_dataset_equals_eval_and_keeps_the_result(
     folders = [tmp_path / rate for rate in ("0.001", "0.0001")]
     for folder in folders:
         arguments = ["train", str(data), "--lr", folder.name, "--out", str(folder), *options]
-        assert runner.invoke(app, arguments).exit_code == 0
+        assert command_line.run(*arguments).exit_code == 0
     answer = json.loads(run("compare", *folders, "--data", data, "--json").stdout)["data"]
     for folder, group in zip(folders, answer["groups"], strict=True):
-        single = runner.invoke(app, ["eval", str(folder), str(data), "--weights", "last", "--json"])
+        single = command_line.run("eval", folder, data, "--weights", "last", "--json")
         expected = json.loads(single.stdout)["data"]
         found = {name: values["mean"] for name, values in group["measures"].items()}
         assert found["fine mIoU"] == expected["levels"]["fine"]["miou"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,24 @@ def draw_squares(root: Path, split: str, count: int, size: int = 48) -> None:
         Image.fromarray(labels).save(root / split / "labels" / f"{number:03}.png")
 
 
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared toy dataset: 10 training and 4 validation images."""
-    root = tmp_path_factory.mktemp("squares")
-    (root / "h.yaml").write_text(HIERARCHY)
-    draw_squares(root / "raw", "train", 10)
-    draw_squares(root / "raw", "val", 4)
+def prepared_squares(
+    root: Path, n_train: int, n_val: int, *, hierarchy: str = HIERARCHY, edit: Callable[[Path], None] | None = None
+) -> Path:
+    """A prepared toy dataset in `root/data`; `edit` changes the raw images first."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "h.yaml").write_text(hierarchy)
+    draw_squares(root / "raw", "train", n_train)
+    draw_squares(root / "raw", "val", n_val)
+    if edit is not None:
+        edit(root / "raw")
     prepare("masks", root / "raw", root / "data", PrepareOptions(hierarchy=str(root / "h.yaml")))
     return root / "data"
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 training and 4 validation images."""
+    return prepared_squares(tmp_path_factory.mktemp("squares"), 10, 4)
 
 
 def trainer_of(data: Path, run_dir: Path, method: str = "hiposeg", **settings: Any) -> Trainer:

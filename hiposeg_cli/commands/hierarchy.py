@@ -146,7 +146,7 @@ def diff(
 
     found = compare(load_taxonomy(old), load_taxonomy(new))
     if as_json:
-        console.out(console.envelope("hierarchy diff", found.as_json()))
+        console.out(console.envelope("hierarchy diff", found.as_json(), status="problems" if found else "ok"))
     else:
         for line in found.words():
             console.out(line)

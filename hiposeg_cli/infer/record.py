@@ -88,7 +88,7 @@ class Record:
             self._require_same_model()
         elif resume:
             raise DataError(out, "holds no predictions that could be continued", "check --out, or leave --resume out")
-        elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()) and not self.about_path.exists():
+        elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             cure = "choose another --out, or pass --overwrite"
             raise DataError(out, "is not empty and holds no predictions of hiposeg", cure)
 
