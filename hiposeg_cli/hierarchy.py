@@ -8,6 +8,7 @@ becomes a `Hierarchy` by choosing one axis. Reading and writing files is `hierar
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import unicodedata
 from collections.abc import Mapping
@@ -64,6 +65,11 @@ class Level:
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that predicted maps of this level lie in."""
+        return self.name.replace("/", "-")
 
     @property
     def names(self) -> list[str]:
@@ -140,10 +146,20 @@ class Hierarchy:
     def ancestors(self, depth: int) -> NDArray[np.int64]:
         """(F,) int64: the id on `levels[depth]` of each fine class; `depth` 0 is the identity."""
         table = np.arange(self.n_fine, dtype=np.int64)
-        for below, above in zip(self.levels[:depth], self.levels[1 : depth + 1], strict=True):
-            step = [above.find(node.parent or "") for node in below.nodes]
-            table = np.array(step, dtype=np.int64)[table]
+        for below in range(depth):
+            table = self.parents(below)[table]
         return table
+
+    def parents(self, depth: int) -> NDArray[np.int64]:
+        """(K,) int64: the id on the level above of each class of `levels[depth]`."""
+        return self._parents[depth]
+
+    @cached_property
+    def _parents(self) -> list[NDArray[np.int64]]:
+        return [
+            np.array([above.find(node.parent or "") for node in below.nodes], dtype=np.int64)
+            for below, above in itertools.pairwise(self.levels)
+        ]
 
     def children(self, coarse_id: int) -> list[int]:
         """Fine ids below one coarse class."""

@@ -11,6 +11,7 @@ import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,12 +118,24 @@ class TwoLevelMap:
         return only
 
 
-def lift(fine: LabelArray, hierarchy: Hierarchy, depth: int = 1) -> LabelArray:
-    """Map of `levels[depth]`, the coarse one unless said otherwise, by look-up in a fine one; ignore stays ignore."""
-    dtype = label_dtype(len(hierarchy.levels[depth]))
-    table = np.full(ignore_value(fine.dtype) + 1, ignore_value(dtype), dtype=dtype)
-    table[: hierarchy.n_fine] = hierarchy.parent if depth == 1 else hierarchy.ancestors(depth)
-    return table.take(fine)
+def lift(labels: LabelArray, hierarchy: Hierarchy, depth: int = 1) -> LabelArray:
+    """Map of `levels[depth]`, the coarse one unless said otherwise, by look-up in that of the level below.
+
+    Ignore, and any id that is none of the level's, becomes ignore.
+    """
+    dtype, parents = label_dtype(len(hierarchy.levels[depth])), hierarchy.parents(depth - 1)
+    table = np.full(ignore_value(labels.dtype) + 1, ignore_value(dtype), dtype=dtype)
+    table[: len(parents)] = parents
+    return table.take(labels)
+
+
+def on_every_level(maps: Sequence[LabelArray | None], hierarchy: Hierarchy) -> tuple[LabelArray, ...]:
+    """One map a level, finest first: one that is None, or not there, follows from the one below."""
+    result: list[LabelArray] = []
+    for depth in range(len(hierarchy.levels)):
+        labels = maps[depth] if depth < len(maps) else None
+        result.append(lift(result[-1], hierarchy, depth) if labels is None else labels)
+    return tuple(result)
 
 
 # -- PNG files ---------------------------------------------------------------------------------------------------------

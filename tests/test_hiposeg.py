@@ -3,7 +3,7 @@
 import math
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -360,6 +360,18 @@ def test_sampling_caps_each_class_and_repeats_with_the_step() -> None:
     assert first[classes[first] == 0].float().mean() > 150  # not the first hundred
 
 
+@pytest.mark.parametrize(("over", "taken"), [("batch", [20, 10, 20]), ("image", [40, 10, 20])])
+def test_pixels_are_capped_over_the_batch_or_in_each_image(over: Literal["batch", "image"], taken: list[int]) -> None:
+    """Class 0 covers much of both images, class 1 is small, and class 2 is in one of them."""
+    fine = torch.zeros(2, 16, 16, dtype=torch.long)
+    fine[0, 0, :10], fine[1, 8:] = 1, 2
+    method = method_of(replace(OPTIONS, pixels_per_class=20, sampled_over=over))
+    output = Features(size=16, stride=1)()
+    cells = method._chosen(batch_of(fine, coarse_of(fine)), output, Progress(5, 10))
+    assert torch.bincount(fine.flatten()[cells]).tolist() == taken
+    assert len(cells.unique()) == len(cells)
+
+
 def test_hard_sampling_takes_wrong_pixels_first() -> None:
     classes, keep = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.bool)
     wrong = torch.zeros(100, dtype=torch.bool)
@@ -387,7 +399,7 @@ def test_boundary_sampling_takes_boundary_pixels_first() -> None:
     embedding = torch.randn(1, 8, 4, 16)
     output = Output(torch.randn(1, TREE.n_fine, 4, 16), embedding, (16, 64), (16, 64))
     method = method_of(replace(OPTIONS, pixel_sampling="boundary", pixels_per_class=4, proj_layers=1))
-    z = method._pixels(batch, output, END).z
+    z = method._pixels(batch, output, method._chosen(batch, output, END)).z
     edge = embedding[0, :, :, 7:9].flatten(1).T
     assert sorted(z[:, 0].tolist()) == pytest.approx(sorted(method.head(edge)[:, 0].tolist()), abs=1e-6)
 

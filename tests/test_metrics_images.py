@@ -1,4 +1,4 @@
-"""Counts per image add up to the set's; sqIoU, worst images and bootstrap agree with loops and with cases by hand."""
+"""Counts per image add up to the set's; sqIoU and bootstrap agree with loops and with cases by hand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_cases import SEEDS, SHAPES, TOY, TREES, one_image, random_image
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.evaluation.comparison import compare_level
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.metrics import Confusion, score
-from hiposeg_cli.metrics.bootstrap import compare, miou_interval
+from hiposeg_cli.metrics import PROTOCOLS, Confusion, score
+from hiposeg_cli.metrics.bootstrap import miou_interval
 from hiposeg_cli.metrics.confusion import class_counts
 from hiposeg_cli.metrics.images import ImageCounts, image_counts
 from hiposeg_cli.metrics.scores import object_average
@@ -33,7 +33,7 @@ def _set(tree: Hierarchy, seed: int, n: int) -> dict[str, Confusion]:
 def _counted(tree: Hierarchy, images: dict[str, Confusion]) -> ImageCounts:
     counted = ImageCounts(tree)
     for key, confusion in images.items():
-        counted.add(key, image_counts(confusion))
+        counted.add(key, image_counts(confusion, PROTOCOLS["hiposeg"]))
     return counted
 
 
@@ -54,8 +54,7 @@ def test_totals_are_those_of_the_set_in_any_order_and_split(shape: str, seed: in
         assert np.array_equal(first.total(depth), class_counts(whole.matrix(depth)))
     assert first.summary() == straight.summary()
     assert first.keys == straight.keys
-    rngs = [np.random.default_rng(seed) for _ in range(2)]
-    intervals = [miou_interval(c, 0, rng, repeats=20) for c, rng in zip((first, straight), rngs, strict=True)]
+    intervals = [miou_interval(counted, 0, seed, draws=20) for counted in (first, straight)]
     assert intervals[0] == intervals[1] or math.isnan(intervals[0].value)
 
 
@@ -63,8 +62,8 @@ def test_counts_are_those_of_the_predictions_own_maps_where_they_have_them() -> 
     confusion = Confusion(TOY)
     truth, _predicted = random_image(TOY, np.random.default_rng(0))
     confusion.add(truth, truth.fine, above=[np.zeros(truth.shape, np.uint8)])
-    assert np.array_equal(image_counts(confusion)[1], class_counts(confusion.own_matrix(1)))
-    assert not np.array_equal(image_counts(confusion)[1], class_counts(confusion.matrix(1)))
+    assert np.array_equal(image_counts(confusion, PROTOCOLS["hiposeg"])[1], class_counts(confusion.own_matrix(1)))
+    assert not np.array_equal(image_counts(confusion, PROTOCOLS["hiposeg"])[1], class_counts(confusion.matrix(1)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,7 +81,7 @@ def test_square_iou_is_a_mean_over_the_images_with_the_class(shape: str, seed: i
         expected = [np.mean(values) if values else math.nan for values in by_class]
         np.testing.assert_allclose(counted.square_ious(depth), expected)
     average = object_average(counted.square_ious(0), tree.parent)
-    assert counted.summary()["levels"]["fine"]["sqiou_avg"] == (None if math.isnan(average) else average)
+    assert counted.summary()["fine"]["sqiou_avg"] == (None if math.isnan(average) else average)
 
 
 def test_square_iou_by_hand() -> None:
@@ -91,16 +90,8 @@ def test_square_iou_by_hand() -> None:
     counted = _counted(TOY, images)
     assert counted.square_ious(0)[:2].tolist() == [(1 / 2 + 2 / 4) / 2, 2 / 3]
     assert counted.total(0)[:, 1].tolist() == [2, 3, 0]
-    assert counted.worst(0, 5) == [("b", (2 / 4 + 0) / 2), ("a", (1 / 2 + 2 / 3) / 2)]
-    assert counted.worst(0, 1) == [("b", 1 / 4)]
     assert counted.n_images(0).tolist() == [2, 1, 0, 0]
-    assert counted.summary()["levels"]["fine"]["classes"][1] == {"name": "f1", "sqiou": 2 / 3, "images": 1}
-
-
-def test_empty_images_are_never_the_worst() -> None:
-    counted = _counted(TOY, {"a": one_image(TOY, [[255]], [[1]]), "b": one_image(TOY, [[1]], [[1]])})
-    assert counted.worst(0, 5) == [("b", 1)]
-    assert math.isnan(counted.image_ious(0)[0])
+    assert counted.summary()["fine"]["classes"][1] == {"name": "f1", "sqiou": 2 / 3, "images": 1}
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -112,7 +103,7 @@ def test_summary_is_json_without_nan(n: int) -> None:
 def test_an_image_counts_once() -> None:
     counted = _counted(TOY, _set(TOY, 0, 2))
     with pytest.raises(AssertionError, match="00 twice"):
-        counted.add("00", image_counts(Confusion(TOY)))
+        counted.add("00", image_counts(Confusion(TOY), PROTOCOLS["hiposeg"]))
     with pytest.raises(AssertionError, match="twice"):
         counted.merge(_counted(TOY, _set(TOY, 1, 1)))
 
@@ -131,7 +122,7 @@ def test_draws_agree_with_scoring_the_drawn_images_again(absent: str) -> None:
             for number in drawn:
                 whole.merge(images[f"{number:02}"])
             mious.append(score(whole.matrix(0), TOY.fine, absent).miou)
-    found = miou_interval(counted, 0, np.random.default_rng(3), absent, repeats=repeats, confidence=0.9)
+    found = miou_interval(counted, 0, 3, absent, draws=repeats, confidence=0.9)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(mious, [0.05, 0.95])), rel=1e-12)
     whole = Confusion(TOY)
     for confusion in images.values():
@@ -140,25 +131,17 @@ def test_draws_agree_with_scoring_the_drawn_images_again(absent: str) -> None:
     assert found.low < found.value < found.high
 
 
-def test_more_images_than_are_taken_at_once_give_the_same_totals() -> None:
-    """Images come 1,024 at a time; identical ones score alike in every draw."""
-    counted, image = ImageCounts(TOY), image_counts(one_image(TOY, [[0, 0, 1, 1]], [[0, 1, 1, 3]]))
-    for number in range(1500):
-        counted.add(str(number), image)
-    found = miou_interval(counted, 0, np.random.default_rng(0), repeats=70)
+def test_identical_images_score_alike_in_every_draw() -> None:
+    counted, image = ImageCounts(TOY), one_image(TOY, [[0, 0, 1, 1]], [[0, 1, 1, 3]])
+    for number in range(150):
+        counted.add(str(number), image_counts(image, PROTOCOLS["hiposeg"]))
+    found = miou_interval(counted, 0, 0, draws=70)
     assert found.low == found.high == found.value == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
 
 
 def test_interval_of_nothing() -> None:
-    found = miou_interval(ImageCounts(TOY), 0, np.random.default_rng(0), repeats=3)
+    found = miou_interval(ImageCounts(TOY), 0, 0, draws=3)
     assert found.summary() == {"value": None, "low": None, "high": None}
-
-
-def test_a_run_does_not_differ_from_itself() -> None:
-    counted = _counted(TOY, _set(TOY, 1, 6))
-    found = compare(counted, counted, 0, seed=0, repeats=50)
-    assert found.p_value == 1
-    assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
 
 
 def test_a_better_run_is_found_better_and_both_see_the_same_draws() -> None:
@@ -168,19 +151,17 @@ def test_a_better_run_is_found_better_and_both_see_the_same_draws() -> None:
         n_wrong = int(rng.integers(1, 50))  # images differ far more than runs do, which pairing takes out
         for counted, extra in ((worse, 2), (better, 0)):
             truth = [[1] * 60 + [0] * 60]
-            counted.add(str(number), image_counts(one_image(TOY, truth, [[1] * (60 - n_wrong) + [0] * (n_wrong + 60)])))
+            one = one_image(TOY, truth, [[1] * (60 - n_wrong) + [0] * (n_wrong + 60)])
+            counted.add(str(number), image_counts(one, PROTOCOLS["hiposeg"]))
             counted._images[str(number)][0][1][2] += extra  # misses
-    found = compare(worse, better, 0, seed=0, repeats=400)
+    found = compare_level(better, worse, 0, "zero", draws=400, seed=0).mean
     assert found.p_value == 2 / 401
-    assert 0 < found.difference.low < found.difference.value < found.difference.high
-    opposite = compare(better, worse, 0, seed=0, repeats=400)
-    assert opposite.difference.value == -found.difference.value
-    alone = miou_interval(worse, 0, np.random.default_rng(0), repeats=400)
-    assert found.difference.high - found.difference.low < (alone.high - alone.low) / 5
-    assert compare(worse, better, 0, seed=0, repeats=400) == found
-
-
-def test_runs_on_other_images_are_not_compared() -> None:
-    first, second = (_counted(TOY, _set(TOY, 0, n)) for n in (3, 4))
-    with pytest.raises(DataError, match="1 images are in one run only, such as 03"):
-        compare(first, second, 0, seed=0)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.difference is not None
+    assert 0 < found.low < found.difference < found.high
+    opposite = compare_level(worse, better, 0, "zero", draws=400, seed=0).mean
+    assert opposite.difference == -found.difference
+    alone = miou_interval(worse, 0, 0, draws=400)
+    assert found.high - found.low < (alone.high - alone.low) / 5
+    assert compare_level(better, worse, 0, "zero", draws=400, seed=0).mean == found

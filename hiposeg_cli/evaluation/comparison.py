@@ -15,14 +15,13 @@ import numpy as np
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.evaluation.result import EvalResult
 from hiposeg_cli.evaluation.scoring import averaged_counts
-from hiposeg_cli.metrics.bootstrap import Interval
+from hiposeg_cli.metrics.bootstrap import Interval, drawn_ious, interval, row_means
 from hiposeg_cli.metrics.images import ImageCounts
 from hiposeg_cli.metrics.scores import Absent, iou_of
-from hiposeg_cli.metrics.values import Matrix, Values, none_if_nan, ratio
+from hiposeg_cli.metrics.values import Values, none_if_nan
 
 BEYOND, WITHIN, TOO_FEW = "beyond what images decide", "within what images decide", "too few images to tell"
 _LEAST_IMAGES = 10  # below it, draws of the images repeat each other
-_AT_ONCE = 64  # draws
 
 
 @dataclass(frozen=True)
@@ -95,23 +94,25 @@ def compare_results(first: EvalResult, second: EvalResult, *, draws: int = 1000,
     left_out = tuple(sorted(set(first.counts.keys) ^ set(second.counts.keys)))
     mine, theirs = (averaged_counts(result.counts, result.protocol, shared) for result in (first, second))
     levels = tuple(
-        _level(mine, theirs, depth, first.protocol.absent, draws, seed) for depth in range(len(first.hierarchy.levels))
+        compare_level(mine, theirs, depth, first.protocol.absent, draws, seed)
+        for depth in range(len(first.hierarchy.levels))
     )
     return ResultComparison(len(shared), left_out, draws, seed, levels)
 
 
-def _level(
+def compare_level(
     first: ImageCounts, second: ImageCounts, depth: int, absent: Absent, draws: int, seed: int
 ) -> LevelComparison:  # fmt: skip
+    """Hold the counts of the same images against each other on one level."""
     level, n_images = first.hierarchy.levels[depth], len(first.keys)
     ious = [iou_of(images.total(depth), absent) for images in (first, second)]
-    drawn = [_drawn_ious(images, depth, absent, draws, seed) for images in (first, second)]
+    drawn = [drawn_ious(images, depth, seed, absent, draws) for images in (first, second)]
     differences = drawn[0] - drawn[1]
     classes = tuple(
         _difference(node.name, float(ious[0][node.id]), float(ious[1][node.id]), differences[:, node.id], n_images)
         for node in level.nodes
     )
-    means, drawn_means = [_row_means(iou[None])[0] for iou in ious], [_row_means(values) for values in drawn]
+    means, drawn_means = [row_means(iou[None])[0] for iou in ious], [row_means(values) for values in drawn]
     mean = _difference("mean", float(means[0]), float(means[1]), drawn_means[0] - drawn_means[1], n_images)
     return LevelComparison(level.name, mean, classes)
 
@@ -122,38 +123,13 @@ def _difference(name: str, first: float, second: float, draws: Values, n_images:
     value = first - second
     if np.isnan(value) or not defined.size:
         return Difference(name, none_if_nan(first), none_if_nan(second), none_if_nan(value), None, None, None, "")
-    low, high = np.quantile(defined, [0.025, 0.975])
-    interval = Interval(value, float(low), float(high))
+    sure = interval(value, defined)
     one_side = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     p_value = min(1.0, 2 * (1 + one_side) / (1 + defined.size))
-    return Difference(name, first, second, value, interval.low, interval.high, p_value, _verdict(interval, n_images))
+    return Difference(name, first, second, value, sure.low, sure.high, p_value, _verdict(sure, n_images))
 
 
-def _verdict(interval: Interval, n_images: int) -> str:
+def _verdict(sure: Interval, n_images: int) -> str:
     if n_images < _LEAST_IMAGES:
         return TOO_FEW
-    return BEYOND if interval.low > 0 or interval.high < 0 else WITHIN
-
-
-def _drawn_ious(images: ImageCounts, depth: int, absent: Absent, draws: int, seed: int) -> Values:
-    """(R, K) IoU of each class over each draw of the images; equal seeds draw equal images."""
-    from scipy.sparse import coo_array
-
-    entries, n, n_classes = images.entries(depth), len(images.keys), len(images.hierarchy.levels[depth])
-    columns = np.arange(3)[:, None] * n_classes + entries.label
-    rows = np.broadcast_to(entries.image, columns.shape)
-    counts = coo_array((entries.counts.ravel(), (rows.ravel(), columns.ravel())), shape=(n, 3 * n_classes)).tocsr()
-    rng, result = np.random.default_rng(seed), [np.zeros((0, n_classes))]
-    for start in range(0, draws, _AT_ONCE):
-        n_draws = min(_AT_ONCE, draws - start)
-        drawn = rng.integers(0, n, (n_draws, n)) + n * np.arange(n_draws)[:, None]
-        times: Matrix = np.bincount(drawn.ravel(), minlength=n_draws * n).reshape(n_draws, n)
-        totals: Matrix = (counts.T @ times.T).T.reshape(n_draws, 3, n_classes)
-        result.append(iou_of(totals, absent))
-    return np.concatenate(result)
-
-
-def _row_means(ious: Values) -> Values:
-    """(R,) mean over the defined classes of (R, K)."""
-    defined = ~np.isnan(ious)
-    return ratio(np.where(defined, ious, 0).sum(axis=1), defined.sum(axis=1))
+    return BEYOND if sure.low > 0 or sure.high < 0 else WITHIN

@@ -18,8 +18,7 @@ from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.metrics import BackOffCurve, Confusion, Protocol
 from hiposeg_cli.metrics.boundary import boundary_counts
 from hiposeg_cli.metrics.chains import Chains
-from hiposeg_cli.metrics.confusion import class_counts
-from hiposeg_cli.metrics.images import ImageCounts
+from hiposeg_cli.metrics.images import ImageCounts, image_counts
 from hiposeg_cli.metrics.instances import InstanceIoU
 from hiposeg_cli.metrics.scores import iou_of
 from hiposeg_cli.metrics.values import Matrix, mean_of_defined, none_if_nan, ratio
@@ -61,7 +60,7 @@ class Counts:
         assert not self.confusion.n_images, "one image; further ones are merged"
         fine, *above = predicted.maps
         self.confusion.add(true.labels, fine, predicted.where, above)
-        levels = protocol_counts(self.confusion, self.wanted.protocol)
+        levels = image_counts(self.confusion, self.wanted.protocol)
         self.images.add(image.key, levels)
         if self.boundary is not None and self.wanted.boundary_ratio is not None:
             ratio_of_diagonal = self.wanted.boundary_ratio
@@ -95,16 +94,6 @@ class Counts:
         if self.calibration is not None and other.calibration is not None:
             self.calibration.merge(other.calibration)
         self.results += other.results
-
-
-def protocol_counts(confusion: Confusion, protocol: Protocol) -> list[Matrix]:
-    """(3, K) int64 TP, FP and FN for each level as the protocol scores it, from own maps where there are any."""
-    first = confusion.matrix(0, protocol.coarse_pixels, protocol.uncovered)
-    above = [
-        confusion.own_matrix(depth) if confusion.own else confusion.matrix(depth, protocol.coarse_pixels, protocol.uncovered)
-        for depth in range(1, len(confusion.hierarchy.levels))
-    ]
-    return [class_counts(matrix) for matrix in (first, *above)]
 
 
 def _result(

@@ -23,7 +23,7 @@ from hiposeg_cli.evaluation.truth import RawTruth, Truth, TruthImage
 from hiposeg_cli.formats.coco_stuff import CODINGS
 from hiposeg_cli.formats.targets import id_targets
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.labelmap import LabelArray, ignore_value, label_dtype, read_label_png, valid_pixels
+from hiposeg_cli.labelmap import LabelArray, ignore_value, on_every_level, read_label_png, valid_pixels
 from hiposeg_cli.lookup import LookUp, Target
 from hiposeg_cli.remarks import collected
 
@@ -161,7 +161,7 @@ class FolderPredictions(Predictions):
             return Predicted(self._mapped(found[levels[0].name], where), where, names)
         if len(found) == 1:
             return Predicted((found[levels[0].name],), where, names)
-        return Predicted(self._filled([found.get(level.name) for level in levels]), where, names)
+        return Predicted(on_every_level([found.get(level.name) for level in levels], self.hierarchy), where, names)
 
     def _mapped(self, ids: LabelArray, where: Path) -> tuple[LabelArray, ...]:
         """Official ids -> the hierarchy's; with maps of the levels above where an id is known on these only."""
@@ -172,14 +172,7 @@ class FolderPredictions(Predictions):
             labels = encode(self.lookup, ids, where)
         except DataError as error:
             raise UnknownIds(where, error.what, "check --pred-ids") from None
-        return self._filled([labels.fine, labels.coarse, *[None] * (len(self.hierarchy.levels) - 2)])
-
-    def _filled(self, maps: Sequence[LabelArray | None]) -> tuple[LabelArray, ...]:
-        """All levels: one without a map follows from the one below."""
-        result: list[LabelArray] = []
-        for depth, labels in enumerate(maps):
-            result.append(_parents(result[-1], self.hierarchy, depth) if labels is None else labels)
-        return tuple(result)
+        return on_every_level([labels.fine, labels.coarse], self.hierarchy)
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "matched": {}}  # worker processes are sent an image's files with it
@@ -235,7 +228,7 @@ def _level_folders(root: Path, hierarchy: Hierarchy) -> list[Path | None]:
         raise DataError(root, "no such run or folder", "name a run, a .safetensors file, or a folder of label PNGs")
     folders: list[Path | None] = []
     for depth, level in enumerate(hierarchy.levels):
-        names = [level.name.replace("/", "-"), *_USUAL[depth : depth + 1]]
+        names = [level.folder, *_USUAL[depth : depth + 1]]
         folders.append(next((root / name for name in names if (root / name).is_dir()), None))
     return folders if folders[0] is not None else [root, *[None] * (len(folders) - 1)]
 
@@ -265,13 +258,3 @@ def _nothing_fits(
     ending = f" (with --pred-suffix {suffix})" if suffix else ""
     what = f"holds {len(extra)} *.png such as {extra[0].name}{ending}, none named after an image such as {images[0].key}"
     return DataError(root, what, "pass --pred-suffix for what follows the name, or check DATA and --split")
-
-
-def _parents(labels: LabelArray, hierarchy: Hierarchy, depth: int) -> LabelArray:
-    """The map of `levels[depth]` that follows from the level below; ids beyond it are void."""
-    below, level = hierarchy.levels[depth - 1], hierarchy.levels[depth]
-    dtype = label_dtype(len(level))
-    table = np.full(ignore_value(labels.dtype) + 1, ignore_value(dtype), dtype=dtype)
-    table[: len(below)] = [level.find(node.parent or "") for node in below.nodes]
-    result: LabelArray = table.take(labels)
-    return result

@@ -55,8 +55,7 @@ def _summary(counts: Counts) -> dict[str, Any]:
     summary = summarize(counts.confusion, protocol)
     has_background = not all(foreground(counts.hierarchy.fine))
     summary["background"] = ("in the mean" if protocol.background else "not in the mean") if has_background else "none"
-    squares = counts.images.summary(n_worst=0)["levels"]
-    summary["sqiou"] = {name: {key: level[key] for key in level if key != "worst"} for name, level in squares.items()}
+    summary["sqiou"] = counts.images.summary()
     if counts.chains is not None:
         summary["chains"] = counts.chains.summary()
     if counts.boundary is not None:
@@ -74,11 +73,10 @@ def intervals(images: ImageCounts, protocol: Protocol, draws: int, seed: int) ->
     """Level name -> mIoU with its 95 % interval over draws of the images."""
     averaged = averaged_counts(images, protocol)
     return {
-        level.name: miou_interval(
-            averaged, depth, np.random.default_rng(seed), protocol.absent, repeats=draws
-        ).summary() | {"draws": draws, "seed": seed}
+        level.name: miou_interval(averaged, depth, seed, protocol.absent, draws=draws).summary()
+        | {"draws": draws, "seed": seed}
         for depth, level in enumerate(images.hierarchy.levels)
-    }  # fmt: skip
+    }
 
 
 def averaged_counts(images: ImageCounts, protocol: Protocol, keys: Collection[str] | None = None) -> ImageCounts:

@@ -23,12 +23,12 @@ from hiposeg_cli.infer.model import Model
 from hiposeg_cli.infer.pipeline import Done, Failed, Loaded, Pipeline
 from hiposeg_cli.infer.prediction import Prediction, Saver, Source
 from hiposeg_cli.infer.record import Entry, Record, entry_of
-from hiposeg_cli.infer.said import Said, on_every_level, read
+from hiposeg_cli.infer.said import Said, read
 from hiposeg_cli.infer.sources import Sources
 from hiposeg_cli.infer.video import VIDEO_SUFFIXES, Frames
 from hiposeg_cli.infer.views import Looker, Photo, Views
 from hiposeg_cli.infer.windows import Grid, Tiling, segment_by_windows
-from hiposeg_cli.labelmap import write_label_png
+from hiposeg_cli.labelmap import on_every_level, write_label_png
 from hiposeg_cli.registry import SAVERS
 from hiposeg_cli.remarks import collected
 from hiposeg_cli.shard import Shard
@@ -116,7 +116,7 @@ class Predictor:
 
     def targets(self, source: Source) -> list[Path]:
         """The files of a photo: the label maps, finest first, then those of the savers."""
-        levels = [self.out / level.name.replace("/", "-") / f"{source.name}.png" for level in self.model.hierarchy.levels]
+        levels = [self.out / level.folder / f"{source.name}.png" for level in self.model.hierarchy.levels]
         return levels + [self.out / saver.name / f"{source.name}{saver.suffix}" for saver in self.savers]
 
     def run(self, sources: Sources, progress: Callable[[int, int], None]) -> Predicted:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.labelmap import LabelArray, ignore_value, lift
+from hiposeg_cli.labelmap import ignore_value
 from hiposeg_cli.learn.decode import Decode, LevelMaps
 from hiposeg_cli.learn.upsample import Scores
 
@@ -39,8 +39,3 @@ def read(scores: Scores, decode: Decode, hierarchy: Hierarchy, needs: frozenset[
     confidence = torch.where(void, probabilities.amax(dim=0), said)
     half = probabilities.half().cpu().numpy() if "probabilities" in needs else None
     return Said(maps, confidence.cpu().numpy() if "confidence" in needs else None, half)
-
-
-def on_every_level(maps: LevelMaps, hierarchy: Hierarchy) -> tuple[LabelArray, ...]:
-    """One map a level: those that are not there are looked up from the finest; void stays void."""
-    return (*maps, *(lift(maps[0], hierarchy, depth) for depth in range(len(maps), len(hierarchy.levels))))

@@ -21,11 +21,11 @@ from hiposeg_cli.image_file import read_hashed_rgb
 from hiposeg_cli.infer.model import Model
 from hiposeg_cli.infer.prediction import Source
 from hiposeg_cli.infer.predictor import PredictOptions, predict
-from hiposeg_cli.infer.said import on_every_level, read
+from hiposeg_cli.infer.said import read
 from hiposeg_cli.infer.sources import Sources
 from hiposeg_cli.infer.video import VIDEO_SUFFIXES
 from hiposeg_cli.infer.views import Looker, Views
-from hiposeg_cli.labelmap import LabelArray, png_bytes, write_bytes_atomic
+from hiposeg_cli.labelmap import LabelArray, on_every_level, png_bytes, write_bytes_atomic
 from hiposeg_cli.learn.upsample import Scores
 
 STAGES = {
@@ -125,7 +125,7 @@ def _through_stages(stopwatch: _Stopwatch, looker: Looker, path: Path, folder: P
 
     def write() -> None:
         for level, data in zip(model.hierarchy.levels, files, strict=True):
-            write_bytes_atomic(folder / f"{level.name.replace('/', '-')}.png", data)
+            write_bytes_atomic(folder / f"{level.folder}.png", data)
 
     scores = stopwatch.time("forward", forward, batch)
     maps = stopwatch.time("upsample", upsample)

@@ -197,10 +197,10 @@ class Tally:
 
 def _lift(hierarchy: Hierarchy, depth: int) -> list[int]:
     """Class id on `levels[depth]` of every coarse class."""
-    table = list(range(hierarchy.n_coarse))
-    for below, above in zip(hierarchy.levels[1:depth], hierarchy.levels[2 : depth + 1], strict=True):
-        table = [above.find(below.nodes[class_id].parent or "") or 0 for class_id in table]
-    return table
+    table = np.arange(hierarchy.n_coarse)
+    for below in range(1, depth):
+        table = hierarchy.parents(below)[table]
+    return [int(class_id) for class_id in table]
 
 
 def _lifted(counts: Mapping[int, int], table: list[int]) -> Counter[int]:

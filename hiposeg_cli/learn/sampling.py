@@ -26,14 +26,14 @@ def draw_seed(progress: Progress) -> int:
 def sample_pixels(
     classes: Tensor, keep: Tensor, *, cap: int | None, progress: Progress, first: Tensor | None = None
 ) -> Tensor:
-    """Choose at most `cap` pixels of each class.
+    """Choose at most `cap` pixels of each class, or of each finer group, such as a class in an image.
 
     A random choice, not the first ones, which would favour the top of the image. Its randomness is a function of seed
     and step, so a resumed run repeats it. Each process of a run chooses from its own batch: n processes take up to n
     times `cap` pixels of a class, where one process with the joined batch would take `cap`.
 
     Args:
-        classes: (P,) int64 class of each pixel of the batch, on the host.
+        classes: (P,) int64 class, or group, of each pixel of the batch, on the host.
         keep: (P,) bool, pixels that may be chosen.
         cap: None takes them all.
         first: (P,) bool, pixels that are taken before the others.
@@ -73,15 +73,22 @@ def misclassified(fine: Tensor, output: Output) -> Tensor:
     return (output.logits.detach().argmax(dim=1).flatten().cpu() != fine) & (fine != IGNORE)
 
 
-def balanced_cross_entropy(batch: Batch, output: Output, progress: Progress, *, cap: int) -> Tensor:
-    """Cross entropy of the network's scores over at most `cap` random pixels of each fine class, on its own grid.
+def even_cells(batch: Batch, output: Output, progress: Progress, *, cap: int) -> Tensor:
+    """(N,) int64, on the host: at most `cap` random cells of the network's grid of each fine class in the batch."""
+    assert batch.host.fine is not None
+    fine = grid_labels(batch.host.fine, output).flatten()
+    return sample_pixels(fine, fine != IGNORE, cap=cap, progress=progress)
 
-    Every class weighs about the same, however many pixels it covers.
+
+def balanced_cross_entropy(batch: Batch, output: Output, cells: Tensor) -> Tensor:
+    """Cross entropy of the network's scores over some cells of its own grid, those with a fine label.
+
+    Over `even_cells` every class weighs about the same, however many pixels it covers.
     """
     assert batch.host.fine is not None
-    fine = grid_labels(batch.host.fine, output)
-    cells = sample_pixels(fine.flatten(), fine.flatten() != IGNORE, cap=cap, progress=progress)
-    chosen = on_device(torch.stack([cells, fine.flatten()[cells]]), output.logits.device)
+    fine = grid_labels(batch.host.fine, output).flatten()
+    cells = cells[fine[cells] != IGNORE]
+    chosen = on_device(torch.stack([cells, fine[cells]]), output.logits.device)
     scores = at_cells(output.logits, chosen[0], output.grid)
     own = F.cross_entropy(scores, chosen[1], reduction="sum") / max(1, len(cells))
     return joint_mean(own, len(cells))

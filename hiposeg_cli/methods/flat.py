@@ -8,7 +8,7 @@ from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.learn.batch import Batch, Output
 from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress, weighted_sum
-from hiposeg_cli.learn.sampling import balanced_cross_entropy
+from hiposeg_cli.learn.sampling import balanced_cross_entropy, even_cells
 from hiposeg_cli.learn.score_losses import ScoreLosses, class_weights
 
 
@@ -52,5 +52,6 @@ class Flat(Method):
         partial = o.partial_labels and batch.partial
         terms = self.score_losses(output.full_logits(), batch, partial=partial, upper=bool(o.lambda_coarse))
         if o.lambda_balanced:
-            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=o.pixels_per_class)
+            cells = even_cells(batch, output, progress, cap=o.pixels_per_class)
+            terms["balanced"] = balanced_cross_entropy(batch, output, cells)
         return weighted_sum(terms, {"ce": 1.0, "coarse": o.lambda_coarse, "balanced": o.lambda_balanced})

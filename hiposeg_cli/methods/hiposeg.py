@@ -26,7 +26,7 @@ from hiposeg_cli.learn.losses import align_in, align_out, pull, repel
 from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress, weighted_sum
 from hiposeg_cli.learn.projection import Projection
 from hiposeg_cli.learn.prototypes import BatchPrototypes, PrototypeBank, balanced_parents, batch_prototypes, unit
-from hiposeg_cli.learn.sampling import balanced_cross_entropy, misclassified, on_boundary, sample_pixels
+from hiposeg_cli.learn.sampling import balanced_cross_entropy, even_cells, misclassified, on_boundary, sample_pixels
 from hiposeg_cli.learn.score_losses import ScoreLosses, class_weights
 
 
@@ -46,6 +46,8 @@ class HiPoSegOptions:
         pixel_sampling: which pixels of a class are taken: at random; misclassified ones first (hard); those beside
             another fine class first (boundary); all. What depends on predictions, hard and reliable_only, makes the host
             wait for a GPU once a batch.
+        sampled_over: whether `pixels_per_class` are taken of the whole batch, so that its classes weigh about the same, or
+            of each image.
     """
 
     levels: Literal["all", "fine"] = "all"
@@ -80,6 +82,7 @@ class HiPoSegOptions:
     proj_layers: int = 2
     pixels_per_class: int = 200
     pixel_sampling: Literal["random", "hard", "boundary", "all"] = "random"
+    sampled_over: Literal["batch", "image"] = "batch"
     reliable_only: bool = False
     start_coarse: float = 0.075
     start_fine: float = 0.225
@@ -141,16 +144,22 @@ class HiPoSeg(Method):
         return bank
 
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
-        weights = self._weights()
+        o, weights = self.options, self._weights()
         terms: dict[str, Tensor] = self.score_losses(
             output.full_logits(), batch, partial=batch.partial, upper=bool(weights["coarse"])
         )
+        has_prototypes = any(weights[name] for name in ("fh", "hh", "fl", "ll", "align"))
+        cells = self._chosen(batch, output, progress) if has_prototypes else None
         if weights["balanced"]:
-            terms["balanced"] = balanced_cross_entropy(batch, output, progress, cap=self.options.pixels_per_class)
+            is_even = o.pixel_sampling == "random" and o.sampled_over == "batch" and not o.reliable_only
+            even = cells if is_even else None
+            if even is None:
+                even = even_cells(batch, output, progress, cap=o.pixels_per_class)
+            terms["balanced"] = balanced_cross_entropy(batch, output, even)
         self._pending = None
-        if any(weights[name] for name in ("fh", "hh", "fl", "ll", "align")):
+        if cells is not None:
             with torch.autocast(output.embedding.device.type, enabled=False):
-                terms |= self._prototype_terms(batch, output, progress)
+                terms |= self._prototype_terms(batch, output, cells, progress)
         return weighted_sum(terms, weights)
 
     def _weights(self) -> dict[str, float]:
@@ -167,8 +176,12 @@ class HiPoSeg(Method):
         share = depth / top if top else 1.0
         return share * o.start_coarse + (1 - share) * o.start_fine
 
-    def _prototype_terms(self, batch: Batch, output: Output, progress: Progress) -> dict[str, Tensor]:
-        """The active prototype terms; also leaves the batch's prototypes for the moving average."""
+    def _prototype_terms(self, batch: Batch, output: Output, cells: Tensor, progress: Progress) -> dict[str, Tensor]:
+        """The active prototype terms; also leaves the batch's prototypes for the moving average.
+
+        Args:
+            cells: (N,) int64 cells of the grid, on the host.
+        """
         weights = self._weights()
         names = {depth: ("fl", "ll") if depth == 0 else ("fh", "hh") for depth in range(len(self.sizes))}
         active = [
@@ -177,7 +190,7 @@ class HiPoSeg(Method):
         ]  # fmt: skip
         aligns = bool(weights["align"]) and progress.reached(self.options.start_align)
         with torch.set_grad_enabled(bool(active or aligns) and torch.is_grad_enabled()):
-            pixels = self._pixels(batch, output, progress)
+            pixels = self._pixels(batch, output, cells)
         prototypes = self._batch_prototypes(pixels)
         for depth, found in enumerate(prototypes):
             self._bank(depth).initialise(found)
@@ -193,16 +206,15 @@ class HiPoSeg(Method):
             terms["align"] = self._align(prototypes)
         return {name: terms[name] for name in ("fh", "hh", "fl", "ll", "align") if name in terms}
 
-    def _pixels(self, batch: Batch, output: Output, progress: Progress) -> _Pixels:
-        """Sample labelled pixels on the network's grid and project their embeddings to unit length."""
+    def _pixels(self, batch: Batch, output: Output, cells: Tensor) -> _Pixels:
+        """Project the embeddings of some cells to unit length."""
         assert batch.host.fine is not None
         assert batch.host.coarse is not None
-        fine, coarse = grid_labels(batch.host.fine, output), grid_labels(batch.host.coarse, output).flatten()
-        cells = self._chosen(fine, coarse, output, progress)
-        with_fine = (fine.flatten()[cells] != IGNORE).nonzero().squeeze(1)
+        fine, coarse = (grid_labels(labels, output).flatten() for labels in (batch.host.fine, batch.host.coarse))
+        with_fine = (fine[cells] != IGNORE).nonzero().squeeze(1)
         device = output.embedding.device
         rows = None if len(with_fine) == len(cells) else on_device(with_fine, device)
-        cells, *chosen = on_device(torch.stack([cells, fine.flatten()[cells], coarse[cells]]), device)
+        cells, *chosen = on_device(torch.stack([cells, fine[cells], coarse[cells]]), device)
         labels = chosen[: len(self.sizes)]
         for depth in range(1, len(self.sizes) - 1):
             labels.append(self.tree.parent(depth)[labels[-1]])
@@ -210,14 +222,12 @@ class HiPoSeg(Method):
         features = [at_cells(one, cells, output.grid) for one in maps]
         return _Pixels(self.head(torch.cat(features, dim=1)), tuple(labels), rows)
 
-    def _chosen(self, fine: Tensor, coarse: Tensor, output: Output, progress: Progress) -> Tensor:
-        """(N,) int64 cells of the grid, on the host as the labels are.
-
-        Args:
-            fine: (B, h, w) int64 with `IGNORE`.
-            coarse: (P,) int64 with `IGNORE`.
-        """
-        o, flat = self.options, fine.flatten()
+    def _chosen(self, batch: Batch, output: Output, progress: Progress) -> Tensor:
+        """(N,) int64 labelled cells of the network's grid, on the host as the labels are."""
+        assert batch.host.fine is not None
+        assert batch.host.coarse is not None
+        o, fine = self.options, grid_labels(batch.host.fine, output)
+        flat, coarse = fine.flatten(), grid_labels(batch.host.coarse, output).flatten()
         keep, first = (coarse if len(self.sizes) > 1 else flat) != IGNORE, None
         if o.pixel_sampling == "boundary":
             first = on_boundary(fine).flatten()
@@ -226,6 +236,9 @@ class HiPoSeg(Method):
             first = wrong if o.pixel_sampling == "hard" else first
             keep = keep & ~wrong if o.reliable_only else keep
         classes = torch.where(flat != IGNORE, flat, coarse + self.hierarchy.n_fine)
+        if o.sampled_over == "image":
+            image = torch.arange(len(fine)).repeat_interleave(fine[0].numel())
+            classes = classes + image * (self.hierarchy.n_fine + self.hierarchy.n_coarse)
         cap = None if o.pixel_sampling == "all" else o.pixels_per_class
         return sample_pixels(classes, keep, cap=cap, progress=progress, first=first)
 

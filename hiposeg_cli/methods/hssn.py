@@ -33,7 +33,7 @@ from hiposeg_cli.learn.batch import Batch, Output, at_cells, grid_labels, on_dev
 from hiposeg_cli.learn.class_tree import ClassTree
 from hiposeg_cli.learn.method import Context, LossTerms, Method, Progress
 from hiposeg_cli.learn.projection import Projection
-from hiposeg_cli.learn.sampling import balanced_cross_entropy, draw_seed, sample_pixels
+from hiposeg_cli.learn.sampling import balanced_cross_entropy, draw_seed, even_cells, sample_pixels
 from hiposeg_cli.learn.score_losses import ScoreLosses, pixel_cross_entropy
 from hiposeg_cli.learn.tree_losses import draw_triplets, tree_min, tree_triplet
 
@@ -97,7 +97,7 @@ class HSSN(Method):
         total, parts = o.lambda_ce * ce, {"ce": ce.detach()}
 
         def balanced() -> Tensor:
-            return balanced_cross_entropy(batch, output, progress, cap=o.pixels_per_class)
+            return balanced_cross_entropy(batch, output, even_cells(batch, output, progress, cap=o.pixels_per_class))
 
         with torch.autocast(output.embedding.device.type, enabled=False):
             terms = self._score_terms(logits, batch.fine, batch.coarse, output)

@@ -47,6 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Options]] = {
             "proj_layers": 2,  # section 2, A11: as in HSSN's code
             "pixels_per_class": 200,  # A12
             "pixel_sampling": "random",  # A12
+            "sampled_over": "image",  # A12
             "reliable_only": False,  # A13
             "start_coarse": 0.075,  # section 5
             "start_fine": 0.225,  # section 5

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hiposeg_cli.hierarchy import Hierarchy, Level
+from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, valid_pixels
 from hiposeg_cli.metrics.confusion import above_coarse
 from hiposeg_cli.metrics.cross_table import cross_table
@@ -45,7 +45,7 @@ class Chains:
             self.joint[depth] += table[1:-1, 1:-1]
             self.area[depth] += table[1:-1].sum(axis=1)
             known = valid_pixels(labels)
-            parents = _parents(self.hierarchy.levels[depth], self.hierarchy.levels[depth + 1])
+            parents = self.hierarchy.parents(depth)
             fits[known] &= parents[labels[known]] == above[known]
             fits &= known
         inside = self._foreground(truth.coarse[valid])
@@ -71,7 +71,7 @@ class Chains:
     def spatial(self, depth: int) -> float:
         """SpCS: mean over the classes of a level of area(class and its parent) / area(class); unpredicted ones left out."""
         n = len(self.area[depth])
-        parents = _parents(self.hierarchy.levels[depth], self.hierarchy.levels[depth + 1])
+        parents = self.hierarchy.parents(depth)
         return mean_of_defined(ratio(self.joint[depth][np.arange(n), parents], self.area[depth]))
 
     def summary(self) -> dict[str, Any]:
@@ -79,8 +79,3 @@ class Chains:
         names = [level.name for level in self.hierarchy.levels[:-1]]
         spatial = {name: none_if_nan(self.spatial(depth)) for depth, name in enumerate(names)}
         return {"secs": none_if_nan(self.semantic()), "spcs": spatial}
-
-
-def _parents(level: Level, above: Level) -> Matrix:
-    """(K,) int64: the id of each class's parent."""
-    return np.array([above.find(node.parent or "") for node in level.nodes], dtype=np.int64)

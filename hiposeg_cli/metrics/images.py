@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.metrics.confusion import Confusion, class_counts
+from hiposeg_cli.metrics.protocols import Protocol
 from hiposeg_cli.metrics.scores import iou_of, object_average
 from hiposeg_cli.metrics.values import Matrix, Values, mean_of_defined, none_if_nan, ratio
 
@@ -71,19 +72,6 @@ class ImageCounts:
         np.add.at(total, entries.label, entries.counts.T)
         return total.T
 
-    def image_ious(self, depth: int) -> Values:
-        """(N,) mean IoU of each image over the classes in its truth or prediction; nan for an image with neither."""
-        entries = self.entries(depth)
-        sums = np.bincount(entries.image, weights=iou_of(entries.counts), minlength=len(self._images))
-        return ratio(sums, np.bincount(entries.image, minlength=len(self._images)))
-
-    def worst(self, depth: int, n: int) -> list[tuple[str, float]]:
-        """The n images of lowest mean IoU, lowest first."""
-        ious = self.image_ious(depth)
-        order = [int(image) for image in np.argsort(ious, kind="stable") if not np.isnan(ious[image])]
-        keys = self.keys
-        return [(keys[image], float(ious[image])) for image in order[:n]]
-
     def square_ious(self, depth: int) -> Values:
         """(K,) for each class the mean, over the images whose truth holds it, of the IoU in the image (FLOAT, OLAF).
 
@@ -101,8 +89,8 @@ class ImageCounts:
         true = entries.counts[0] + entries.counts[2] > 0
         return np.bincount(entries.label[true], minlength=n).astype(np.int64)
 
-    def summary(self, n_worst: int = 10) -> dict[str, Any]:
-        """Plain values for JSON: sqIoU and images of every class and level, sqIoU.Avg over objects, the worst images."""
+    def summary(self) -> dict[str, Any]:
+        """Plain values for JSON, by level: sqIoU and images of every class; on the finest sqIoU.Avg over objects."""
         levels: dict[str, dict[str, Any]] = {}
         for depth, level in enumerate(self.hierarchy.levels):
             square, n_images = self.square_ious(depth), self.n_images(depth)
@@ -112,16 +100,17 @@ class ImageCounts:
                     {"name": node.name, "sqiou": none_if_nan(square[node.id]), "images": int(n_images[node.id])}
                     for node in level.nodes
                 ],
-                "worst": [{"image": key, "miou": iou} for key, iou in self.worst(depth, n_worst)],
             }
-        levels[self.hierarchy.fine.name]["sqiou_avg"] = none_if_nan(
-            object_average(self.square_ious(0), self.hierarchy.parent)
-        )
-        return {"images": len(self._images), "levels": levels}
+        average = object_average(self.square_ious(0), self.hierarchy.parent)
+        levels[self.hierarchy.fine.name]["sqiou_avg"] = none_if_nan(average)
+        return levels
 
 
-def image_counts(confusion: Confusion) -> list[Matrix]:
-    """(3, K) int64 TP, FP and FN for each level of what was counted, from the predictions' own maps where they have them."""
-    own = bool(confusion.own)
-    depths = range(len(confusion.hierarchy.levels))
-    return [class_counts(confusion.own_matrix(depth) if own else confusion.matrix(depth)) for depth in depths]
+def image_counts(confusion: Confusion, protocol: Protocol) -> list[Matrix]:
+    """(3, K) int64 TP, FP and FN for each level as the protocol scores it, from own maps where there are any."""
+    first = confusion.matrix(0, protocol.coarse_pixels, protocol.uncovered)
+    above = [
+        confusion.own_matrix(depth) if confusion.own else confusion.matrix(depth, protocol.coarse_pixels, protocol.uncovered)
+        for depth in range(1, len(confusion.hierarchy.levels))
+    ]
+    return [class_counts(matrix) for matrix in (first, *above)]

@@ -7,6 +7,7 @@ the top level stands a root. All measures are of fine maps on pixels with a true
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -102,21 +103,19 @@ def cousin_miou(confusion: Confusion) -> float:
 def depths(hierarchy: Hierarchy) -> list[Matrix]:
     """For each level, finest first, (K,) int64: edges from the root down to each class."""
     result: list[Matrix] = []
-    above: Matrix | None = None
-    for level, parents in zip(reversed(hierarchy.levels), reversed(_parents(hierarchy)), strict=True):
-        step = np.array([not node.implicit for node in level.nodes], dtype=np.int64)
-        above = step if above is None else above[parents] + step
-        result.insert(0, above)
+    for depth in range(len(hierarchy.levels) - 1, -1, -1):
+        step = np.array([not node.implicit for node in hierarchy.levels[depth].nodes], dtype=np.int64)
+        result.insert(0, result[0][hierarchy.parents(depth)] + step if result else step)
     return result
 
 
 def heights(hierarchy: Hierarchy) -> list[Matrix]:
     """For each level, finest first, (K,) int64: edges on the longest way down from each class."""
     result: list[Matrix] = [np.zeros(hierarchy.n_fine, dtype=np.int64)]
-    for level, above, parents in zip(hierarchy.levels, hierarchy.levels[1:], _parents(hierarchy), strict=False):
+    for depth, (level, above) in enumerate(pairwise(hierarchy.levels)):
         step = np.array([not node.implicit for node in level.nodes], dtype=np.int64)
         height = np.zeros(len(above), dtype=np.int64)
-        np.maximum.at(height, parents, result[-1] + step)
+        np.maximum.at(height, hierarchy.parents(depth), result[-1] + step)
         result.append(height)
     return result
 
@@ -146,14 +145,6 @@ def _of_lca(hierarchy: Hierarchy, values: list[Matrix], at_root: int) -> Matrix:
         family = hierarchy.ancestors(depth)
         result[:, :-1] = np.where(family[:, None] == family, values[depth][family][:, None], result[:, :-1])
     return result
-
-
-def _parents(hierarchy: Hierarchy) -> list[Matrix]:
-    """For each level, the id of each class's parent on the one above; 0 on the top level, which has none."""
-    parents = []
-    for level, above in zip(hierarchy.levels, hierarchy.levels[1:], strict=False):
-        parents.append(np.array([above.find(node.parent or "") for node in level.nodes], dtype=np.int64))
-    return [*parents, np.zeros(len(hierarchy.levels[-1]), dtype=np.int64)]
 
 
 def _mean(pixels: Matrix, cost: Matrix) -> float:

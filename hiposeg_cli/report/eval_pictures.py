@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from hiposeg_cli.evaluation.result import Shown
 from hiposeg_cli.hierarchy import ClassNode, Hierarchy, Level
-from hiposeg_cli.labelmap import LabelArray, count_ids, ignore_value, label_dtype, valid_pixels
+from hiposeg_cli.labelmap import LabelArray, count_ids, on_every_level, valid_pixels
 from hiposeg_cli.metrics.protocols import Protocol
 from hiposeg_cli.report.inspect_pictures import data_uri, nearest, photo_uri, small_size, tint
 
@@ -48,11 +47,11 @@ class ComparedPicture:
 def compared_picture(shown: Shown, hierarchy: Hierarchy, protocol: Protocol) -> ComparedPicture:
     """Shrink one image to `LONG_SIDE_PX`; labels by nearest."""
     size = small_size(shown.truth.shape, LONG_SIDE_PX)
-    truths = _filled((_scored_fine(shown, hierarchy, protocol), shown.truth.coarse), hierarchy)
-    predictions = _filled(shown.predicted, hierarchy)
+    truths = on_every_level((_scored_fine(shown, hierarchy, protocol), shown.truth.coarse), hierarchy)
+    predictions = on_every_level(shown.predicted, hierarchy)
     levels = []
     for depth, (level, true, predicted) in enumerate(zip(hierarchy.levels, truths, predictions, strict=True)):
-        parents = _parents(hierarchy, depth) if depth + 1 < len(hierarchy.levels) else None
+        parents = hierarchy.parents(depth) if depth + 1 < len(hierarchy.levels) else None
         wrong = mistakes(nearest(true, size), nearest(predicted, size), parents)
         pictures = (tint(true, level, size), tint(predicted, level, size), _mistake_uri(wrong))
         levels.append(LevelPicture(*pictures, _present(level, true, predicted)))
@@ -81,24 +80,6 @@ def _scored_fine(shown: Shown, hierarchy: Hierarchy, protocol: Protocol) -> Labe
     if protocol.uncovered == "background" and hierarchy.background is not None:
         return np.where(shown.truth.coarse_only(), fine.dtype.type(hierarchy.background), fine)
     return fine
-
-
-def _filled(maps: Sequence[LabelArray], hierarchy: Hierarchy) -> list[LabelArray]:
-    """All levels: those that are missing are the parents of the last one."""
-    result = list(maps)
-    for depth in range(len(maps), len(hierarchy.levels)):
-        labels, n_below = result[-1], len(hierarchy.levels[depth - 1])
-        dtype = label_dtype(len(hierarchy.levels[depth]))
-        table = np.full(ignore_value(labels.dtype) + 1, ignore_value(dtype), dtype=dtype)
-        table[:n_below] = _parents(hierarchy, depth - 1)
-        result.append(table.take(labels))
-    return result
-
-
-def _parents(hierarchy: Hierarchy, depth: int) -> NDArray[np.int64]:
-    """(K,) int64: the id of each class's parent on the level above."""
-    level, above = hierarchy.levels[depth : depth + 2]
-    return np.array([above.find(node.parent or "") for node in level.nodes], dtype=np.int64)
 
 
 def _mistake_uri(wrong: NDArray[np.uint8]) -> str:
