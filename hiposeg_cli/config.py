@@ -23,10 +23,14 @@ ENV_PREFIX = "HIPOSEG_"
 
 @dataclass(frozen=True)
 class Layer:
-    """Some settings and where they came from ("defaults", a file, "--lr")."""
+    """Some settings and where they came from ("defaults", a file, "--lr"); of some settings also why."""
 
     origin: str
     values: Mapping[str, Any]
+    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def origin_of(self, key: str) -> str:
+        return f"{self.origin}: {self.reasons[key]}" if key in self.reasons else self.origin
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,7 +83,7 @@ def merge(layers: Sequence[Layer], known: Sequence[str]) -> tuple[dict[str, Any]
         for key, value in layer.values.items():
             if key not in known:
                 raise ConfigError(layer.origin, f"unknown setting {key!r}", did_you_mean(key, known))
-            values[key], origins[key] = value, layer.origin
+            values[key], origins[key] = value, layer.origin_of(key)
     return values, origins
 
 

@@ -89,7 +89,7 @@ class Plan:
 
     def layer(self) -> Layer:
         """The settings as a layer of the configuration, to lie between defaults and files."""
-        return Layer("plan", self.settings)
+        return Layer("plan", self.settings, self.reasons)
 
 
 def plan(

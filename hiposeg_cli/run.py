@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 
 from hiposeg_cli.config import dump
-from hiposeg_cli.errors import ConfigError, DataError
+from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import dump_hierarchy
 from hiposeg_cli.infer.model import weights_path
+from hiposeg_cli.joined import joined
 from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import Augment, AugmentOptions
@@ -38,8 +40,9 @@ from hiposeg_cli.run_config import RunConfig
 from hiposeg_cli.store import Dataset, Row, open_dataset
 
 RUN_FILES = (
-    "config.yaml", "env.json", "eval.json", "hierarchy.yaml", "metrics.jsonl", "results.csv", "state.safetensors",
-    "weights/best.safetensors", "weights/last.safetensors",
+    "config.yaml", "env.json", "eval.json", "hierarchy.yaml", "metrics.jsonl", "report.html", "results.csv",
+    "state.safetensors",
+    *(f"weights/{which}{suffix}" for which in ("best", "last") for suffix in (".safetensors", ".onnx", ".pt2")),
 )  # fmt: skip
 _BY_FRACTION = 2**30  # keeps the choice of images apart from other draws of the seed
 
@@ -80,11 +83,13 @@ def build_parts(
 
 
 def open_training_data(config: RunConfig) -> Dataset:
-    """The dataset of a run, with the share of its training images that is used. Raises DataError when it has none."""
-    dataset = open_dataset(Path(config.data.path))
-    rows = dataset.rows.get("train")
-    if not rows:
-        raise DataError(dataset.root, "has no split 'train'", "prepare one, for example with --val")
+    """The datasets of a run as one, with the share of the training images that is used. Raises DataError without any."""
+    datasets = [open_dataset(Path(path)) for path in (config.data.path, *config.data.also)]
+    for one in datasets:
+        if not one.rows.get("train"):
+            raise DataError(one.root, "has no split 'train'", "prepare one, for example with --val")
+    dataset = joined(datasets)
+    rows = dataset.split("train")
     if config.data.fraction == 1:
         return dataset
     order = np.random.default_rng([config.loop.seed, _BY_FRACTION]).permutation(len(rows))
@@ -168,15 +173,20 @@ def make_trainer(
 
 
 def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> None:
-    """config.yaml, env.json and hierarchy.yaml of a new run; files of an older one in this folder are removed first."""
-    for path in (*(run_dir / name for name in RUN_FILES), *(run_dir / "tensorboard").glob("events.out.tfevents.*")):
-        path.unlink(missing_ok=True)
+    """config.yaml, env.json and hierarchy.yaml of a new run; files of an older one in this folder are removed first.
+
+    env.json also says where each setting that is no default came from.
+    """
+    with _written(run_dir):
+        for path in (*(run_dir / name for name in RUN_FILES), *(run_dir / "tensorboard").glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
     packages = ("hiposeg-cli", "torch", "timm", "segmentation-models-pytorch", "numpy", "pillow")
     env = {
         "python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
         "threads": torch.get_num_threads(), "processes": ranks.n_ranks(), "cuda": torch.version.cuda,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {name: version(name) for name in packages},
+        "settings": {key: origin for key, origin in config.origins.items() if origin != "defaults"},
     }  # fmt: skip
     write_bytes_atomic(run_dir / "config.yaml", dump(config.values).encode())
     write_bytes_atomic(run_dir / "env.json", (json.dumps(env, indent=1) + "\n").encode())
@@ -184,13 +194,29 @@ def write_run_files(run_dir: Path, config: RunConfig, hierarchy: Hierarchy) -> N
 
 
 def new_run_dir(base: Path, name: str) -> Path:
-    """Make the first free numbered folder `base/name-N`; making it claims it."""
+    """Make the first free numbered folder `base/name-N`; making it claims it. Raises OutputError where it cannot."""
     number = 1
     while True:
         folder = base / f"{name}-{number}"
         try:
-            folder.mkdir(parents=True)
+            with _written(base):
+                folder.mkdir()
         except FileExistsError:
             number += 1
         else:
             return folder
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Make a folder and let the block change it; what cannot be done there is an OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(folder, f"cannot be made ({error.strerror})", "choose another folder") from None
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written ({error.strerror})", "choose another folder") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hiposeg_cli.learn.schedule import OptimConfig
 from hiposeg_cli.methods.presets import preset_options
 from hiposeg_cli.nets.net import STRIDE_PX
 from hiposeg_cli.registry import METHODS
+from hiposeg_cli.runs import require_run
 from hiposeg_cli.strict_yaml import load_yaml, plain
 
 
@@ -48,12 +50,14 @@ class DataConfig:
         batch: images that go through the network at once, in each process of a run; `optim.accumulate` of these make a
             step. `auto` is replaced by what `find_batch` finds before a run begins.
         workers: loader processes, of each process of a run.
+        also: further prepared datasets of the same tree, whose training images are used too.
         rare_class_sampling: temperature at which images are drawn by class, rare ones more often (0.01 in DAFormer);
             0 shows every image once an epoch.
         fraction: share of the training images that are used, drawn by the seed: how much data does a method need?
     """
 
     path: str = ""
+    also: tuple[str, ...] = ()
     size: int | None = None
     crop: Annotated[tuple[int, int], BeforeValidator(_height_width)] = (256, 256)
     batch: int | Literal["auto"] = 8
@@ -109,13 +113,19 @@ class RunConfig:
     @property
     def deciding(self) -> dict[str, Any]:
         """The settings that a resumed run has to repeat, as JSON holds them."""
-        free = {"data.path", "data.workers", "net.weights"}
+        free = {"data.path", "data.also", "data.workers", "net.weights"}
         every = {"method.name": self.method} | flatten({"method": asdict(self.options)}) | self.typed
         chosen = {key: value for key, value in every.items() if key not in free and not key.startswith("loop.")}
         decided: dict[str, Any] = json.loads(json.dumps(chosen | {"loop.seed": self.loop.seed}))
         return decided
 
 
+_POSITIVE = ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.log_every")
+_NOT_NEGATIVE = (
+    "data.workers", "data.rare_class_sampling", "optim.iterations", "optim.clip_norm", "optim.weight_decay",
+    "optim.poly_power", "optim.backbone_lr", "optim.weight_average", "loop.seed", "loop.patience",
+)  # fmt: skip
+_SHARES = ("data.flip", "data.jitter", "optim.momentum", "optim.warmup")
 _SECTIONS = {"net": NetConfig, "data": DataConfig, "optim": OptimConfig, "loop": LoopConfig}
 
 
@@ -182,13 +192,22 @@ def _check(config: RunConfig) -> None:
             nearest = max(STRIDE_PX, round(side / STRIDE_PX) * STRIDE_PX)
             raise ConfigError("--crop", f"{side} is not a multiple of {STRIDE_PX}", f"try {nearest}")
     batch = config.data.batch
-    for key in ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.log_every"):
-        if config.values[key] != "auto" and float(config.values[key]) <= 0:
+    typed = config.typed | flatten({"method": asdict(config.options)})
+    for key, value in typed.items():
+        numbers = [number for number in (value if isinstance(value, tuple) else (value,)) if isinstance(number, float)]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ConfigError(key, f"is {config.values[key]}", "choose a finite number")
+    for key in _POSITIVE:
+        if typed[key] != "auto" and typed[key] <= 0:
             raise ConfigError(key, f"is {config.values[key]}", "choose a value above 0")
-    for key in ("data.workers", "data.rare_class_sampling", "optim.iterations", "optim.clip_norm", "optim.warmup",
-                "optim.weight_average", "loop.seed", "loop.patience"):  # fmt: skip
-        if float(config.values[key]) < 0:
+    for key in (*_NOT_NEGATIVE, *(key for key in typed if key.startswith("method.lambda_"))):
+        if typed[key] < 0:
             raise ConfigError(key, f"is {config.values[key]}", "choose 0 or more")
+    for key in _SHARES:
+        if not 0 <= typed[key] <= 1:
+            raise ConfigError(key, f"is {config.values[key]}", "choose a value from 0 to 1")
+    if config.loop.seed >= 2**63:
+        raise ConfigError("loop.seed", f"is {config.loop.seed}", f"choose one below {2**63}")
     if config.data.size is not None and config.data.size < STRIDE_PX:
         raise ConfigError("--size", f"is {config.data.size}", f"choose {STRIDE_PX} or more")
     if batch != "auto" and batch < 2:
@@ -205,16 +224,9 @@ def _check(config: RunConfig) -> None:
         raise ConfigError("data.fraction", f"is {config.data.fraction}", "choose a share above 0, at most 1")
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is what `run.write_run_files` makes."""
-    env = folder / "env.json"
-    return (folder / "config.yaml").is_file() and env.is_file() and "hiposeg-cli" in env.read_text(encoding="utf-8")
-
-
 def load_run_config(run_dir: Path) -> RunConfig:
     """The saved configuration of a run. Raises ConfigError when the folder is no run."""
-    if not is_run(run_dir):
-        raise ConfigError(run_dir, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
+    require_run(run_dir)
     path = run_dir / "config.yaml"
     settings = _settings_file(path)
     try:

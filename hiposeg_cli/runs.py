@@ -6,7 +6,6 @@ nothing here needs the network.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +91,12 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and env.is_file() and "hiposeg-cli" in env.read_text(encoding="utf-8")
 
 
+def require_run(folder: Path) -> None:
+    """Raise ConfigError where `hiposeg train` did not write this folder."""
+    if not is_run(folder):
+        raise ConfigError(folder, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
+
+
 def find_runs(folder: Path) -> list[Path]:
     """Every run folder at or below `folder`, by name. Raises DataError when there is no such folder."""
     if not folder.is_dir():
@@ -101,8 +106,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 def read_run(folder: Path) -> SavedRun:
     """Read a run folder. Raises ConfigError when it is none, DataError when a file of it is broken."""
-    if not folder.is_dir() or not is_run(folder):
-        raise ConfigError(folder, "is not a run folder (no config.yaml)", "name the folder that `hiposeg train` wrote")
+    require_run(folder)
     settings = plain(load_yaml(folder / "config.yaml"))
     if not isinstance(settings, dict):
         raise DataError(folder / "config.yaml", "does not hold settings", "restore the file, or train again")
@@ -208,15 +212,7 @@ def _splits_digest(path: Path) -> str | None:
         dataset = open_dataset(path)
     except HiposegError:
         return None
-    return "-".join(dataset_digest(dataset, split) for split in ("train", "val") if split in dataset.rows)
-
-
-def dataset_digest(dataset: Dataset, split: str) -> str:
-    """sha256 over the tree and over keys, photos and labels of one split: equal digests mean equal scores."""
-    digest = hashlib.sha256(dataset.hierarchy.digest.encode())
-    for row in sorted(dataset.split(split), key=lambda row: row.key):
-        digest.update(json.dumps([row.key, row.image_sha256, row.fine_sha256, row.coarse_sha256]).encode())
-    return digest.hexdigest()
+    return "-".join(dataset.digest(split) for split in ("train", "val") if split in dataset.rows)
 
 
 def rarest_third(dataset: Dataset) -> tuple[str, ...]:
@@ -241,7 +237,7 @@ def evaluation(run: SavedRun, dataset: Dataset, split: str, which: Which, score:
     weights, path = run.folder / "weights" / f"{which}.safetensors", run.folder / "eval.json"
     if not weights.is_file():
         raise DataError(weights, "no such weights file", "train again, or leave the run out")
-    key = f"{sha256_file(weights)}-{dataset_digest(dataset, split)}-{split}-{version('hiposeg-cli')}"
+    key = f"{sha256_file(weights)}-{dataset.digest(split)}-{split}-{version('hiposeg-cli')}"
     kept = read_json(path).get("evaluations") if path.is_file() else {}
     if not isinstance(kept, dict):
         raise DataError(path, "was changed by hand (`evaluations`)", "delete the file")

@@ -118,6 +118,13 @@ class Dataset:
             raise DataError(self.root, f"has no split {name!r}", did_you_mean(name, self.rows))
         return self.rows[name]
 
+    def digest(self, name: str) -> str:
+        """sha256 over the tree and over keys, photos and labels of one split: equal digests mean equal scores."""
+        digest = hashlib.sha256(self.hierarchy.digest.encode())
+        for row in sorted(self.split(name), key=lambda row: row.key):
+            digest.update(json.dumps([row.key, row.image_sha256, row.fine_sha256, row.coarse_sha256]).encode())
+        return digest.hexdigest()
+
     def image(self, row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(H, W, 3) uint8 photo of a row. Raises DataError when it is gone or its size changed."""
         path = self.images_root / row.image_path

@@ -26,7 +26,7 @@ from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.shard import Shard
 from hiposeg_cli.store import FORMAT_VERSION, STATE, Row, label_path, read_json, read_rows, sha256_file
 
-_LOCK, _FINISHING = ".lock", ".lock-finish"
+_FINISHING = f"{locks.LOCK}-finish"
 Place = tuple[str, str]  # (split, key)
 
 
@@ -77,7 +77,7 @@ class Writer:
         self.done: dict[Place, Row] = {}
         self.failed: dict[Place, str] = {}
         self._state_path = root / f"{STATE}{shard.suffix}"
-        self._lock_path = root / f"{_LOCK}{shard.suffix}"
+        self._lock_path = root / f"{locks.LOCK}{shard.suffix}"
         self._claim(resume=resume, overwrite=overwrite)
 
     # -- claiming the folder -------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Writer:
 
     def _lock(self) -> None:
         """Refuse a folder that another live process writes as a whole, or the same shard of it."""
-        others = [path for path in self.root.glob(f"{_LOCK}*") if self._conflicts(path)]
+        others = [path for path in self.root.glob(f"{locks.LOCK}*") if self._conflicts(path)]
         for path in others:
             if owner := locks.owner(path):
                 raise DataError(
@@ -120,7 +120,7 @@ class Writer:
         self._lock_path.write_text(locks.me())
 
     def _conflicts(self, path: Path) -> bool:
-        return self.shard.count == 1 or path.name in (_LOCK, self._lock_path.name)
+        return self.shard.count == 1 or path.name in (locks.LOCK, self._lock_path.name)
 
     def _begin(self, *, finished: bool, clear: bool) -> None:
         """Read or remove what earlier runs left, and open the state file."""
@@ -309,7 +309,7 @@ class Writer:
         self._state.close()
         for path in self.root.glob(f"{STATE}*"):
             path.unlink(missing_ok=True)
-        for path in self.root.glob(f"{_LOCK}*"):  # of runs that were killed
+        for path in self.root.glob(f"{locks.LOCK}*"):  # of runs that were killed
             if not locks.owner(path):
                 path.unlink(missing_ok=True)
 
@@ -369,7 +369,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _is_ours_alone(path: Path) -> bool:
     """Whether a file is what a run leaves that was killed before it began."""
-    if path.name.startswith(_LOCK) and path.is_file():
+    if path.name.startswith(locks.LOCK) and path.is_file():
         return re.fullmatch(r"\d+( \S+)?", path.read_text(errors="replace").strip()) is not None
     return path.name.startswith(f".{STATE}") and path.name.endswith(".tmp")
 

@@ -35,7 +35,8 @@ ALLOWED = {
     "shard": {"errors"},
     "writer": LABELS | {"locks", "shard", "store"},
     "pool": {"errors"},
-    "locks": set(),
+    "locks": {"errors"},
+    "joined": LABELS | {"store"},
     "convert": DATA | {"pool", "shard", "writer"},
     "inspection": LABELS | {"store", "graph", "formats", "convert", "pool", "inspection"},
     "evaluation": DATA | {"convert", "pool", "evaluation"},
@@ -47,8 +48,8 @@ ALLOWED = {
     "nets": DATA | {"learn", "nets"},
     "methods": DATA | {"learn", "methods"},
     "infer": DATA | {"exports", "learn", "locks", "nets", "infer", "report", "shard"},
-    "run_config": DATA | {"config", "learn", "nets", "methods"},
-    "run": DATA | {"config", "learn", "nets", "methods", "infer", "plan", "run_config"},
+    "run_config": DATA | {"config", "learn", "nets", "methods", "runs"},
+    "run": DATA | {"joined", "config", "learn", "nets", "methods", "infer", "plan", "run_config"},
 }
 NUMPY_RING = BASE | {
     "config",
@@ -62,6 +63,7 @@ NUMPY_RING = BASE | {
     "builders",
     "graph",
     "store",
+    "joined",
     "shard",
     "writer",
     "pool",

@@ -216,7 +216,7 @@ def test_a_length_that_was_asked_for_is_never_overridden(key: str) -> None:
 
 def test_the_layer_names_its_origin() -> None:
     made = planned(uniform(400, 512, 512))
-    assert made.layer() == Layer("plan", made.settings)
+    assert made.layer() == Layer("plan", made.settings, made.reasons)
 
 
 def test_every_setting_has_its_reason_on_one_line() -> None:

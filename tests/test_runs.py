@@ -26,7 +26,6 @@ from hiposeg_cli.runs import (
     SavedRun,
     check_comparable,
     compare,
-    dataset_digest,
     difference,
     differing_settings,
     evaluation,
@@ -324,8 +323,8 @@ def test_an_evaluation_is_made_again_only_when_weights_data_or_split_change(data
 
 def test_digest_names_the_labels_of_a_split(data: Path) -> None:
     dataset = open_dataset(data)
-    assert dataset_digest(dataset, "val") == dataset_digest(open_dataset(data), "val")
-    assert dataset_digest(dataset, "val") != dataset_digest(dataset, "train")
+    assert dataset.digest("val") == open_dataset(data).digest("val")
+    assert dataset.digest("val") != dataset.digest("train")
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -411,7 +411,15 @@ def test_each_epoch_shows_every_image_once_and_resuming_skips_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["flat", "hiposeg", "hssn"])
-def test_one_batch_can_be_learned_by_heart(squares: Path, tmp_path: Path, method: str) -> None:
+def test_one_batch_can_be_learned_by_heart(tmp_path: Path, method: str) -> None:
+    """Without the rims, which are coarse labels alone: no score on the fine level asks for them."""
+
+    def without_rims(raw: Path) -> None:
+        for path in raw.rglob("labels/*.png"):
+            labels = np.array(Image.open(path))
+            Image.fromarray(np.where(labels == 3, 255, labels).astype(np.uint8)).save(path)
+
+    squares = prepared_squares(tmp_path, 4, 1, edit=without_rims)
     trainer = trainer_of(
         squares, tmp_path / "run", method, optim__iterations=60, data__scale=[1.0, 1.0], data__flip=0.0, data__jitter=0.0,
         data__crop=64, optim__lr=2e-3, loop__val_every=100,
@@ -420,7 +428,7 @@ def test_one_batch_can_be_learned_by_heart(squares: Path, tmp_path: Path, method
     dataset = open_dataset(squares)
     model = load_model(tmp_path / "run", which="last", device="cpu")
     confusion = evaluate(dataset, dataset.split("train"), model.segment)
-    assert score(confusion.matrix(0), dataset.hierarchy.fine).pixel_accuracy > 0.98
+    assert score(confusion.matrix(0), dataset.hierarchy.fine).pixel_accuracy > 0.99
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -508,7 +516,18 @@ def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path
         ("method.tau_fine", 0, "above 0"),
         ("method.name", "hipposeg", "did you mean 'hiposeg'"),
         ("loop.device", "cuda:99", "CUDA"),
+        ("loop.device", "xpu", "is no device"),
         ("net.architecture", "fpm", "did you mean 'fpn'"),
+        ("data.jitter", -1, "from 0 to 1"),
+        ("data.flip", 7, "from 0 to 1"),
+        ("data.scale", [0.5, float("inf")], "finite"),
+        ("optim.lr", float("nan"), "finite"),
+        ("optim.momentum", -1, "from 0 to 1"),
+        ("optim.weight_decay", -0.1, "0 or more"),
+        ("optim.backbone_lr", -1, "0 or more"),
+        ("loop.seed", 2**64, "choose one below"),
+        ("method.lambda_balanced", -1, "0 or more"),
+        ("method.kappa", float("nan"), "finite"),
     ],
 )
 def test_wrong_settings_are_named_with_the_cure(squares: Path, tmp_path: Path, key: str, value: Any, message: str) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Prepared dataset.")] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(metavar="DATA", help="Train on this dataset too, of the same tree; repeatable.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="hiposeg (default), flat or hssn.")] = None,
     preset: Annotated[str | None, typer.Option(help="Named options of the method: paper.")] = None,
     net: Annotated[
@@ -77,6 +80,7 @@ def train(
         "loop.val_every": val_every, "loop.patience": patience, "optim.accumulate": accumulate,
         "data.batch": int(batch) if batch and batch.isdecimal() else batch,
         "optim.weight_average": ema, "data.path": str(data.resolve()) if data else None,
+        "data.also": [str(path.resolve()) for path in also] if also else None,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
     request = _Request(
@@ -240,13 +244,13 @@ def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Pat
     """The run's folder: a new one, or an old run's that may be replaced. Nothing is removed here."""
     from hiposeg_cli.errors import DataError
     from hiposeg_cli.run import new_run_dir
-    from hiposeg_cli.run_config import is_run
+    from hiposeg_cli.runs import is_run
 
     if out is None:
         return new_run_dir(Path("runs/train"), f"{data.resolve().name}-{method}")
     if out.exists() and not out.is_dir():
         raise DataError(out, "is a file", "name a folder with --out")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         if not is_run(out):
             raise DataError(out, "is not empty and holds no run", "choose another --out")
         if not overwrite:
@@ -256,18 +260,21 @@ def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Pat
 
 def _run_training(job: _Job, request: _Request) -> int:
     """Train or resume; signals save the state. Returns the exit code."""
+    from hiposeg_cli import locks
     from hiposeg_cli.learn import ranks
     from hiposeg_cli.learn.loop import Interrupted
     from hiposeg_cli.run import make_trainer, write_run_files
 
     config, run_dir, resuming = job.config, job.run_dir, request.resume is not None
-    with _Signals(several=ranks.n_ranks() > 1) as signals, TrainingView() as view:
+    with _Signals(several=ranks.n_ranks() > 1) as signals, TrainingView() as view, contextlib.ExitStack() as until_end:
         with ranks.agreed():
             trainer, built = make_trainer(
                 config, run_dir, init=request.init, resuming=resuming, watcher=view, stop=signals.received
             )
             for text in built.warnings if ranks.is_first() else ():
                 console.warn(text)
+            if ranks.is_first():
+                until_end.enter_context(locks.held(run_dir, "wait for it, or choose another --out"))
             if resuming:
                 trainer.resume()
             elif ranks.is_first():
@@ -284,19 +291,22 @@ def _run_training(job: _Job, request: _Request) -> int:
         except Interrupted as stopped:
             again = " (with as many processes)" if processes else ""
             console.say(f"{stopped}; continue with: hiposeg train --resume {run_dir}{again}")
+            if request.as_json and ranks.is_first():
+                found = {"run": str(run_dir), "step": trainer.progress["step"], "stopped_by": stopped.signal_number}
+                console.out(console.envelope("train", found, status="problems", warnings=built.warnings))
             return 128 + stopped.signal_number
-    with ranks.agreed():
-        if ranks.is_first():
-            _report(trainer, as_json=request.as_json)
+        with ranks.agreed():
+            if ranks.is_first():
+                _report(trainer, built.warnings, as_json=request.as_json)
     return 0
 
 
-def _report(trainer: Trainer, *, as_json: bool) -> None:
+def _report(trainer: Trainer, warnings: list[str], *, as_json: bool) -> None:
     """Write results.csv and say where the run is."""
     rows = [values for values in trainer.log.read() if "loss" not in values]
     _write_results(trainer.run_dir / "results.csv", rows)
     found = {"run": str(trainer.run_dir), **rows[-1], "best_val_fine_miou": trainer.progress["best"]}
-    console.out(console.envelope("train", found) if as_json else str(trainer.run_dir))
+    console.out(console.envelope("train", found, warnings=warnings) if as_json else str(trainer.run_dir))
 
 
 def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:

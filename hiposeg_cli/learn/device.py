@@ -46,7 +46,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:1, 0,1 or mps") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:1, 0,1 or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"--device {name}", f"this machine has {torch.cuda.device_count()} CUDA devices",
@@ -86,7 +88,7 @@ def pick_amp(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def choose_kernels(*, deterministic: bool) -> None:
-    """Compute with kernels that give the same bits every time, where torch has them, or with the fastest."""
+    """Whether to compute with kernels that give the same bits every time, where torch has them."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

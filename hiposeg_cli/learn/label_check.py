@@ -19,12 +19,16 @@ def check_labels(dataset: Dataset, needs: frozenset[str]) -> list[str]:
     """Look at the class counts of the training and validation rows, for the levels that a method needs.
 
     Returns: warnings about validation: none at all, without labels, or with classes that training never shows; and
-        about a training split of a single class.
+        about a training split of a single class, or with images that a method without coarse labels cannot use.
     Raises: DataError when training has no labelled pixel of a level, or counts a class beyond the hierarchy.
     """
     warnings = []
     if not dataset.rows.get("val"):
         warnings.append(f"{dataset.root} has no split 'val': nothing is scored, and best weights are the last")
+    if "coarse" not in needs:
+        alone = sum(bool(row.coarse_counts) and not row.fine_counts for row in dataset.split("train"))
+        if alone:
+            warnings.append(f"{alone} training images have coarse labels only, and this method learns from fine ones")
     for kind, level in (("fine", dataset.hierarchy.fine), ("coarse", dataset.hierarchy.coarse)):
         if kind in needs:
             shown = {split: _classes(dataset, split, kind, level) for split in ("train", "val")}

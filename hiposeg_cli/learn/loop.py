@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ from hiposeg_cli.learn.checkpoint import RunState, save_weights
 from hiposeg_cli.learn.compilation import training_pass
 from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
 from hiposeg_cli.learn.evaluate import evaluate_jointly, segment
+from hiposeg_cli.learn.loss_guard import LossGuard
 from hiposeg_cli.learn.memory import enough_memory, smaller_step
 from hiposeg_cli.learn.method import LossTerms, Method, Progress
 from hiposeg_cli.learn.metrics_log import MetricsLog
@@ -64,6 +64,10 @@ class Silent:
     def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
 
     def scored(self, epoch: int, values: dict[str, Any]) -> None: ...
+
+
+class _ScoringStopped(Exception):
+    """A signal came while a split was scored."""
 
 
 @dataclass
@@ -118,13 +122,19 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch * self.optim.accumulate * ranks.n_ranks())
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
         self.progress: dict[str, Any] = {
-            "step": 0, "best": None, "stale": 0, "images": len(self.train_set), "total_steps": self.total_steps,
-            "processes": ranks.n_ranks(), "settings": self.settings | {"hierarchy": self.dataset.hierarchy.digest},
+            "step": 0, "best": None, "stale": 0, "due": False, "images": len(self.train_set), "data": self._data_digest(),
+            "total_steps": self.total_steps, "processes": ranks.n_ranks(),
+            "settings": self.settings | {"hierarchy": self.dataset.hierarchy.digest},
         }  # fmt: skip
         modules = {"net": self.net, "method": self.method} | ({"average": self.average} if self.average is not None else {})
         self.state = RunState(modules, self.optimizer, self.progress, self.device)
         self.state_path = self.run_dir / "state.safetensors"
         self.read_at = (0, time.perf_counter())
+        self.resumed_run: Path | None = None
+        self.guard = LossGuard(self.device)
+
+    def _data_digest(self) -> str:
+        return "-".join(self.dataset.digest(split) for split in ("train", "val") if split in self.dataset.rows)
 
     @property
     def scored_net(self) -> nn.Module:
@@ -148,16 +158,15 @@ class Trainer:
         """
         begun = load_hierarchy(self.run_dir / "hierarchy.yaml")
         begun.require_same(self.dataset.hierarchy, mine=self.run_dir, theirs=self.dataset.root)
-        self.progress["processes"] = 1  # a state of an earlier version does not say
         self.state.load(self.state_path)
         if self.progress["processes"] != ranks.n_ranks():
             raise DataError(
                 self.run_dir, f"was begun by {self.progress['processes']} processes, not {ranks.n_ranks()}",
                 f"resume it with {self.progress['processes']}, or start a new run with --init",
             )  # fmt: skip
-        if self.progress["images"] != len(self.train_set):
+        if self.progress["data"] != self._data_digest():
             raise DataError(
-                self.dataset.root, f"has {len(self.train_set)} training images, not the run's {self.progress['images']}",
+                self.dataset.root, "has other training or validation images or labels than the run began with",
                 "restore the dataset, or start a new run with --init",
             )  # fmt: skip
         if self.progress["total_steps"] != self.total_steps:
@@ -173,6 +182,7 @@ class Trainer:
             )  # fmt: skip
         if "scaler" in self.progress:
             self.scaler.load_state_dict(self.progress["scaler"])
+        self.resumed_run = self.run_dir
         if ranks.is_first():
             self.log.cut_after(self.progress["step"])
 
@@ -184,6 +194,8 @@ class Trainer:
         if self.progress["step"] == 0:
             torch.manual_seed(self.seed + ranks.rank())
         scores: dict[str, Any] = {}
+        if self.progress["due"]:
+            scores = self._validate(self.progress["step"])
         self.read_at = (self.progress["step"], time.perf_counter())
         with living_workers(self.workers), closing(drawn_batches(self._loader())) as batches:
             while not self.finished:
@@ -196,8 +208,9 @@ class Trainer:
         """One step with all that follows it. Returns the values of a validation, if there was one."""
         step, accumulate = self.progress["step"], self.optim.accumulate
         where = f"step {step + 1}, a batch of {self.batch}"
-        with enough_memory(where, smaller_step(self.batch, accumulate)):
+        with enough_memory(where, smaller_step(self.batch, accumulate, self.resumed_run)):
             terms = self._step(batches, Progress(step, self.total_steps, self.seed))
+        self.guard.note(terms.total, step)
         self.progress["step"] = step = step + 1
         signal_number, ends = ranks.any_signal(self.stop()), step == self.total_steps
         scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
@@ -205,25 +218,37 @@ class Trainer:
         values: dict[str, float] = {}
         # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
         if logs or scores_now or signal_number is not None or self.device.type == "cpu":
-            values = self._read(terms, [key for batch in batches for key in batch.keys], step - 1)
+            values = self._read(terms, step - 1)
         self.watcher.step(step, self.total_steps, values)
         if logs:
             self._write({"step": step, "epoch": step / self.steps_per_epoch, **values})
         if scores_now or signal_number is not None:
             self._require_finite(step)
-        scores = self._validate(step) if scores_now else {}
-        if signal_number is not None and not self.finished:
+        stops = signal_number is not None and not ends
+        scores: dict[str, Any] = {}
+        if scores_now and not stops:
+            try:
+                scores = self._validate(step)
+            except _ScoringStopped:
+                stops, signal_number = True, self.stop()
+        if stops:
+            assert signal_number is not None
+            self.progress["due"] = scores_now
             self._save_state()
             raise Interrupted(signal_number, self.state_path)
         return scores
 
     def _loader(self) -> DataLoader[Any]:
+        sampler = self._sampler(self.progress["step"], self.total_steps)
+        return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
+
+    def _sampler(self, first: int, end: int) -> StepSampler:
+        """What this process draws in some steps."""
         kind, temperature = "fine" if "fine" in self.method.needs else "coarse", self.rare_class_sampling
-        sampler = StepSampler(
-            len(self.train_set), self.batch, self.seed, self.progress["step"], self.total_steps, self.optim.accumulate,
+        return StepSampler(
+            len(self.train_set), self.batch, self.seed, first, end, self.optim.accumulate,
             rare_classes(self.train_set.rows, kind, temperature) if temperature > 0 else None, ranks.rank(), ranks.n_ranks(),
         )  # fmt: skip
-        return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
 
     def _step(self, batches: Sequence[Batch], progress: Progress) -> LossTerms:
         """One update, from the mean of the batches' losses. Returns the means of all terms.
@@ -275,21 +300,24 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _read(self, terms: LossTerms, keys: Sequence[str], step: int) -> dict[str, float]:
+    def _require_no_fault(self) -> None:
+        """Name the step and the images of the first loss that was not finite. Raises HiposegError."""
+        with ranks.agreed():
+            if (fault := self.guard.fault()) is not None:
+                step, loss = fault
+                draws = [draw for batch in self._sampler(step, step + 1) for draw in batch]
+                keys = ", ".join(self.train_set.rows[index].key for _round, index in draws[:8])
+                what = f"the loss is {loss} (images {keys})"
+                raise HiposegError(f"step {step + 1}", what, f"{_STEADIER}, or look at these images")
+
+    def _read(self, terms: LossTerms, step: int) -> dict[str, float]:
         """The values of a step; `seconds` is the mean of the steps since the last reading, waiting for data included.
 
-        Raises: HiposegError when the loss is not finite.
+        Raises: HiposegError when a loss was not finite.
         """
+        self._require_no_fault()
         joint = ranks.averaged(terms)
         values = {"loss": _number(joint.total), **{name: _number(part) for name, part in joint.parts.items()}}
-        if not math.isfinite(values["loss"]):
-            own = [] if math.isfinite(_number(terms.total)) else list(keys)
-            named = [key for found in ranks.gathered(own) for key in found]
-            with ranks.agreed():
-                raise HiposegError(
-                    f"step {step + 1}", f"the loss is {values['loss']} (images {', '.join(named[:8])})",
-                    f"{_STEADIER}, or look at these images",
-                )  # fmt: skip
         values |= {"lr": self.optim.rate(step, self.total_steps)}
         now, (last_step, last_time) = time.perf_counter(), self.read_at
         values["seconds"], self.read_at = (now - last_time) / (step + 1 - last_step), (step + 1, now)
@@ -309,6 +337,7 @@ class Trainer:
         """Score the validation split, keep the best weights, save the state."""
         epoch, net = round(step / self.steps_per_epoch), self.scored_net
         values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch, **self._scores(net.eval())}
+        self.progress["due"] = False
         fine = values.get(f"val_{self.dataset.hierarchy.fine.name}_miou")
         about = {**self.about, "step": step, "val_fine_miou": fine}
         best = self.progress["best"]
@@ -332,9 +361,11 @@ class Trainer:
         """mIoU of every level on the validation split; nothing where there is none."""
         if not self.dataset.rows.get("val"):
             return {}
-        size = self.augment.options.size
+        size, stoppable = self.augment.options.size, ranks.n_ranks() == 1 and not self.finished
 
         def predict(image: Any) -> Any:
+            if stoppable and self.stop() is not None:
+                raise _ScoringStopped
             return segment(net, image, size=size, device=self.device, amp=self.amp)
 
         confusion = evaluate_jointly(self.dataset, self.dataset.split("val"), predict)

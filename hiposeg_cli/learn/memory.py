@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +40,16 @@ def enough_memory(where: str, cure: str) -> Iterator[None]:
         raise HiposegError(where, "does not fit into memory", cure) from None
 
 
-def smaller_step(batch: int, accumulate: int) -> str:
-    """What to pass for a step of as many images in less memory."""
-    half = batch // 2
+def smaller_step(batch: int, accumulate: int, run: Path | None = None) -> str:
+    """What to pass for a step of as many images in less memory.
+
+    Args:
+        run: one that was resumed, which keeps its settings: another has to go on from its weights.
+    """
+    half, start = batch // 2, "pass" if run is None else f"start a new run with --init {run} and"
     if half < 2:
-        return "pass a smaller --crop or --backbone"
-    return f"pass --batch {half} --accumulate {accumulate * -(-batch // half)}, or a smaller --crop"
+        return f"{start} a smaller --crop" + (" or --backbone" if run is None else "")
+    return f"{start} --batch {half} --accumulate {accumulate * -(-batch // half)}, or a smaller --crop"
 
 
 # -- the largest batch -------------------------------------------------------------------------------------------------

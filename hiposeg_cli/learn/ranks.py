@@ -34,6 +34,7 @@ Losses = Callable[[Batch, Progress], LossTerms]
 _FAILED = HiposegError.exit_code
 _BUG = 70
 _CODES = 256  # exit codes fit below it
+_SECONDS_TO_SAVE = 600  # after SIGTERM, for the step and the validation that are running
 
 
 class EndedElsewhere(Exception):
@@ -326,7 +327,7 @@ def launch(n_processes: int, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=n_processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        local_addr="localhost", max_restarts=0,
+        local_addr="localhost", max_restarts=0, shutdown_timeout=_SECONDS_TO_SAVE,
     )  # fmt: skip
     try:
         elastic_launch(config, sys.executable)("-m", "hiposeg_cli", *arguments)

@@ -42,8 +42,6 @@ class Flat(Method):
         super().__init__(hierarchy, embedding_dim, options, context)
         if options.pixels_per_class < 1:
             raise ConfigError("method.pixels_per_class", f"is {options.pixels_per_class}", "choose 1 or more")
-        if options.lambda_coarse < 0:
-            raise ConfigError("method.lambda_coarse", f"is {options.lambda_coarse}", "choose 0 (none) or more")
         self.needs = frozenset({"fine", "coarse"} if options.partial_labels or options.lambda_coarse else {"fine"})
         self.score_losses = ScoreLosses(hierarchy, class_weights(self.context.class_pixels, options.class_weights))
 

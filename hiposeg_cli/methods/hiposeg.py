@@ -304,8 +304,8 @@ class HiPoSeg(Method):
             self._bank(depth).update(found)
 
     def warnings(self) -> list[str]:
-        bound = sibling_bound(self.options, self.hierarchy)
-        if bound >= 0.9 or self.options.fine_softmax == "residual" or self.options.levels == "fine":
+        bound, weights = sibling_bound(self.options, self.hierarchy), self._weights()
+        if bound >= 0.9 or self.options.fine_softmax == "residual" or not (weights["align"] and weights["fl"]):
             return []
         return [
             f"siblings are squeezed: inside sigma_in = {self.options.sigma_in} the fine term can give the right one of "
@@ -339,7 +339,5 @@ def _check(options: HiPoSegOptions) -> None:
             raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose 1 or more")
     if options.fine_softmax == "residual" and options.levels == "fine":
         raise ConfigError("method.fine_softmax", "residuals need parents", "set method.levels=all, or another softmax")
-    if options.lambda_coarse < 0:
-        raise ConfigError("method.lambda_coarse", f"is {options.lambda_coarse}", "choose 0 (none) or more")
     if not 0 <= options.ema_momentum <= 1:
         raise ConfigError("method.ema_momentum", f"is {options.ema_momentum}", "choose a value from 0 to 1")
