@@ -138,6 +138,8 @@ class _Parser(Fields):
         texts = [self.word(name, line, "a level name") for name in names]
         if len(set(texts)) != len(texts):
             raise self.fail(line, f"level names must be different, got {texts}", "write `levels: [fine, coarse]`")
+        if dots := [name for name in texts if name in (".", "..")]:
+            raise self.fail(line, f"{dots[0]!r} is no name for a level, whose maps lie in a folder", "choose a word")
         return texts
 
     def _check_ignore(self, data: Mapping, taxonomy: Taxonomy) -> None:

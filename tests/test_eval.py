@@ -1,6 +1,7 @@
 """`eval` of label PNGs: the numbers are those of a recount, whatever names, types, layout and number of processes."""
 
 import json
+import os
 import re
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.errors import DataError, HiposegError
 from hiposeg_cli.evaluation.calibration import Calibration
 from hiposeg_cli.evaluation.counting import Wanted
 from hiposeg_cli.evaluation.encoding import encode, encode_fine
@@ -146,6 +147,55 @@ def test_a_network_and_its_label_maps_score_the_same(data: Path, folder: Path, m
     photos = {truth.photo(image).tobytes(): maps[image.key] for image in truth.images}
     network = RunPredictions(Path("net"), lambda photo: (photos[photo.tobytes()],))
     assert evaluate_pairs(truth, network, HIPOSEG, {}).summary == score(folder, data).summary
+
+
+def test_a_photo_that_does_not_fit_into_memory_is_named_and_the_rest_is_done(data: Path, maps: dict[str, LabelMap]) -> None:
+    truth = PreparedTruth(data, "val")
+    photos = {truth.photo(image).tobytes(): maps[image.key] for image in truth.images}
+    large = truth.images[3]
+
+    def label_maps(photo: Any) -> tuple[LabelMap]:
+        if photo.tobytes() == truth.photo(large).tobytes():
+            raise HiposegError("a photo of 20x24 px", "does not fit into memory", "pass a smaller --size")
+        return (photos[photo.tobytes()],)
+
+    result = evaluate_pairs(truth, RunPredictions(Path("net"), label_maps), HIPOSEG, {})
+    (problem,) = result.problems
+    assert (problem.kind, problem.key, problem.where) == ("unreadable", large.key, str(large.photo))
+    assert str(problem).endswith("does not fit into memory - pass a smaller --size")
+    assert len(result.images) == len(truth.images) - 1
+
+
+def test_what_is_odd_about_files_is_a_warning(data: Path, maps: dict[str, LabelMap], tmp_path: Path) -> None:
+    folder = save_all(tmp_path / "predicted", maps)
+    for key in ("a/1", "b/2"):
+        grey = Image.fromarray(maps[key])
+        Image.merge("LA", (grey, Image.new("L", grey.size, 255))).save(folder / f"{key}.png")
+    warnings = json.loads(run("eval", folder, data, "--json", "--workers", 1).stdout)["warnings"]
+    assert any("alpha" in text and "(2 images, such as a/1)" in text for text in warnings)
+    assert "(2 images, such as a/1)" in run("eval", folder, data, "--workers", 1).stderr
+
+
+def test_averages_over_objects_are_printed_where_the_protocol_has_them(data: Path, folder: Path) -> None:
+    text = run("eval", folder, data, "--protocol", "pascal-part", "--workers", 1)
+    answer = data_of(run("eval", folder, data, "--protocol", "pascal-part", "--json", "--workers", 1))
+    miou, square = answer["levels"]["fine"]["miou_avg"], answer["sqiou"]["fine"]["sqiou_avg"]
+    assert f"Avg over objects {100 * miou:.2f}" in text.stdout
+    assert f"Avg over objects {100 * square:.2f}" in text.stdout
+    coarse = answer["levels"]["coarse"]
+    others = f"({100 * coarse['miou_of_classes_with_several_leaves']:.2f} without these)"
+    assert f"{coarse['single_leaf_classes']} of them of a single leaf {others}" in text.stdout
+    assert "Avg over objects" not in run("eval", folder, data, "--protocol", "mmseg", "--workers", 1).stdout
+
+
+def test_a_page_holds_names_that_are_no_text(data: Path, maps: dict[str, LabelMap], tmp_path: Path) -> None:
+    folder = save_all(tmp_path / "predicted", maps)
+    try:
+        save(folder / os.fsdecode(b"\xff.png"), maps["a/1"])
+    except OSError:
+        pytest.skip("this file system holds names of text only")
+    assert run("eval", folder, data, "--html", tmp_path / "page.html", "--workers", 1).exit_code == 1
+    assert "\\udcff.png" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_what_a_bare_miou_hides_is_printed(data: Path, folder: Path) -> None:
@@ -431,5 +481,10 @@ def test_mistakes_before_any_work(data: Path, folder: Path, tmp_path: Path) -> N
     refused(run("eval", folder, data, "--calibration"), "--calibration", "label maps")
     refused(run("eval", folder, data, "--decode", "sum"), "--decode", "label maps")
     refused(run("eval", folder, data, "--boundary-ratio", 2), "--boundary-ratio 2")
+    refused(run("eval", folder, data, "--against", folder, "--bootstrap", 0), "--bootstrap 0", "--against")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    refused(run("eval", folder, data, "--csv", tmp_path / "empty"), "is a folder, and --csv writes a file")
+    refused(run("eval", folder, data, "--confusion", tmp_path / "file", "--overwrite"), "is a file, and --confusion writes")
     refused(run("eval", folder, data, "--split", "vla"), "vla", "did you mean 'val'")
     refused(run("eval", folder, tmp_path, "--format", "mask"), "mask", "did you mean 'masks'")

@@ -169,6 +169,7 @@ def test_padded_copies_keep_the_mirror_of_their_classes() -> None:
         (_text(levels="[{name: fine, ignore_idx: 255}, coarse]"), ("toy.yaml:3:", "did you mean 'ignore_index'?")),
         (_text(levels="[fine]"), ("toy.yaml:3:", "at least two levels")),
         (_text(levels="[fine, fine]"), ("toy.yaml:3:", "different")),
+        (_text(levels="[fine, '..']"), ("toy.yaml:3:", "'..' is no name for a level")),
         (_text(("{name: a}",)), ("toy.yaml:9:", "'a' has no parent")),
         (_text(("{name: a, parent: plant}",)), ("toy.yaml:9:", "unknown parent 'plant'")),
         (_text(("{name: a, parent: animl}",)), ("toy.yaml:9:", "did you mean 'animal'?")),

@@ -520,11 +520,10 @@ def test_summary_by_hand() -> None:
         "pixels": 2, "predicted": 1,
     }  # fmt: skip
     assert fine["classes"][2]["iou"] is None
-    assert fine["single_child_classes"] == 0
-    assert summary["levels"]["coarse"]["single_child_classes"] == 2
+    assert "single_leaf_classes" not in fine
+    assert summary["levels"]["coarse"]["single_leaf_classes"] == 2
 
 
-def test_single_child_classes_are_counted_on_every_upper_level() -> None:
-    """The count stood at 0 above the coarse level."""
+def test_classes_of_a_single_leaf_are_counted_on_every_upper_level() -> None:
     summary = summarize(Confusion(DEEP))  # t1 has c2 alone, which has f4 alone
-    assert [summary["levels"][name]["single_child_classes"] for name in ("fine", "coarse", "top")] == [0, 1, 1]
+    assert [summary["levels"][name]["single_leaf_classes"] for name in ("coarse", "top")] == [1, 1]

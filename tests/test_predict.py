@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from torch import Tensor
 from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.infer import pipeline
 from hiposeg_cli.infer.pipeline import Gate
+from hiposeg_cli.infer.predictor import PredictOptions, predict
 from hiposeg_cli.infer.shares import exit_code_of, share_of
+from hiposeg_cli.infer.sources import find_sources
 from hiposeg_cli.labelmap import lift
 from hiposeg_cli.learn.batch import Output
 from hiposeg_cli.learn.decode import Decode
@@ -196,9 +199,57 @@ def test_what_is_there_is_skipped_and_what_changed_is_done_again(photos: Path, t
     assert run(model, photos, out, overwrite=True).done == len(SIZES)
 
 
+def test_a_photo_that_is_gone_on_resume_is_named_and_the_rest_is_done(photos: Path, tmp_path: Path) -> None:
+    model, out = toy_model(tmp_path), tmp_path / "out"
+    run(model, photos, out)
+    found = find_sources([photos], out)
+    (photos / "a.png").unlink()
+    (out / "fine" / "b.png").unlink()
+    done = predict(model, found, out, PredictOptions(resume=True))
+    assert (done.done, done.skipped) == (1, len(SIZES) - 2)
+    (error,) = done.failures
+    assert "a.png" in str(error)
+
+
+def test_what_a_shard_mended_is_done_for_all(photos: Path, tmp_path: Path) -> None:
+    """The record of the whole, which comes later by name, still says that it failed."""
+    model, out = toy_model(tmp_path), tmp_path / "out"
+    whole = (photos / "a.png").read_bytes()
+    (photos / "a.png").write_bytes(b"")
+    assert len(run(model, photos, out).failures) == 1
+    (photos / "a.png").write_bytes(whole)
+    parts = [run(model, photos, out, shard=Shard.parse(f"{number}/2")) for number in (1, 2)]
+    assert [part.done for part in parts] == [1, 0]
+    again = run(model, photos, out, shard=Shard.parse("1/2"))
+    assert (again.done, again.failures) == (0, ())
+    assert run(model, photos, out).done == 0
+
+
+def test_results_of_another_precision_are_not_mixed(photos: Path, tmp_path: Path) -> None:
+    model = toy_model(tmp_path)
+    run(model, photos, tmp_path / "out")
+    with pytest.raises(DataError, match="precision"):
+        run(replace(model, amp=torch.bfloat16), photos, tmp_path / "out")
+
+
 def test_resume_needs_something_to_continue(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no predictions that could be continued"):
         run(toy_model(tmp_path), photos, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "save"), [("fine", "color", "color"), ("a/b", "a-b", "overlay"), ("overlay_top", "top", "overlay")]
+)
+def test_levels_and_formats_keep_folders_of_their_own(
+    fine: str, coarse: str, save: str, photos: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    model = toy_model(tmp_path)
+    tree = model.hierarchy
+    renamed = replace(tree, levels=(replace(tree.fine, name=fine), replace(tree.coarse, name=coarse)))
+    model = replace(model, checkpoint=replace(model.checkpoint, hierarchy=renamed))
+    with pytest.raises(ConfigError, match=r"would write into the folder of the level .* - rename the level"):
+        run(model, photos, tmp_path / "out", save=(save,))
     assert not (tmp_path / "out").exists()
 
 

@@ -82,6 +82,7 @@ def test_mistakes_are_one_line_before_any_work(weights: Path, photos: Path, tmp_
     ):
         refused(predict(weights, photos, "--out", out, *options), *words)
     refused(predict(weights, photos, "--resume"), "--resume", "--out")
+    refused(predict(weights, photos, "--out", out, "--resume", "--overwrite"), "--resume", "--overwrite")
     refused(predict(weights, photos, "--shard", "1/2"), "part 1 of 2", "--out")
     assert not out.exists()
 
@@ -108,10 +109,61 @@ def test_processes_of_one_machine_share_a_folder(weights: Path, photos: Path, tm
     assert predict(weights, photos, "--out", tmp_path / "whole").exit_code == 0
     (photos / "0 broken.jpg").write_bytes(b"")
     arguments = ["predict", str(weights), str(photos), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert run_together(2, arguments) == 1
+    joined = run_together(2, arguments)
+    assert (joined.done, joined.skipped, joined.exit_code, joined.errors) == (4, 0, 1, ())
+    (failure,) = joined.failures
+    assert "0 broken.jpg" in failure
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     names = {path.name for path in (tmp_path / "out").glob("*.jsonl")}
     assert names == {"predictions-1-of-2.jsonl", "predictions-2-of-2.jsonl"}
+
+
+@pytest.mark.slow
+def test_what_keeps_several_processes_from_their_parts_is_said_once(weights: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("the user's")
+    joined = run_together(2, ["predict", str(weights), str(photos), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    (error,) = joined.errors
+    assert "is not empty and holds no predictions" in error
+    assert (joined.done, joined.exit_code) == (0, 2)
+
+
+def test_a_command_for_several_gpus_shows_what_they_did_as_one(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hiposeg_cli.infer import shares
+
+    found = [shares.Joined(7, 2, ("a.png: is empty",), ("EXIF noted (2 photos, such as b.png)",), (), 1)]
+    monkeypatch.setattr(shares, "run_on_gpus", lambda device, arguments: found[0])
+    result = predict(weights, photos, "--out", tmp_path / "out", "--json")
+    data = data_of(result)
+    assert (data["done"], data["skipped"], data["failures"]) == (7, 2, ["a.png: is empty"])
+    text = predict(weights, photos, "--out", tmp_path / "out")
+    assert text.exit_code == 1
+    for words in ("warning: a.png: is empty", "EXIF noted", "7 predicted, 2 already there, 1 failed"):
+        assert words in text.stderr
+    found[0] = shares.Joined(0, 0, (), (), ("out: is full - free disk space",), 2)
+    refused(predict(weights, photos, "--out", tmp_path / "out"), "out: is full - free disk space")
+
+
+def test_a_list_on_standard_input_is_for_one_process(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    refused(predict(weights, "-", "--out", tmp_path / "out", stdin=f"{photos}/a.png\n"), "-: ", "several processes", "@FILE")
+
+
+@pytest.mark.parametrize(
+    ("named", "folder"), [("photos", "photos-1"), ("photos/**/*.png", "photos-1"), ("@list.txt", "list-1"), ("-", "stdin-1")]
+)
+def test_results_are_named_after_what_was_named(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("photos/a.png\n")
+    assert predict(weights, named, stdin="photos/a.png\n").exit_code == 0
+    assert (Path("runs/predict") / folder / "fine").is_dir()
 
 
 @pytest.mark.slow

@@ -71,6 +71,14 @@ def test_a_wrong_line_of_a_list_is_refused_alone(folder: Path) -> None:
     assert "data/none.png" in str(error)
 
 
+def test_a_text_that_is_no_list_is_refused_line_by_line(folder: Path) -> None:
+    """A line longer than any name of a file."""
+    Path("notes.txt").write_text("word " * 200 + "\ndata/top.png\n")
+    found = find_sources(["notes.txt"])
+    assert [source.name for source in found.photos] == ["data/top"]
+    assert len(found.refused) == 1
+
+
 def test_of_two_photos_with_one_name_the_second_is_refused(folder: Path) -> None:
     found = find_sources(["data/x/1.png", "data/y/1.png"])
     assert [source.path for source in found.photos] == [Path("data/x/1.png")]

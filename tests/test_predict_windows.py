@@ -15,9 +15,10 @@ from predict_toys import ByColour, BySide, ids, noise, results, run, toy_model, 
 
 from hiposeg_cli.errors import ConfigError, HiposegError
 from hiposeg_cli.infer import windows
-from hiposeg_cli.infer.said import on_every_level, read
+from hiposeg_cli.infer.said import read
 from hiposeg_cli.infer.views import SCALES, Looker, Views, parse_views
 from hiposeg_cli.infer.windows import Grid, Tiling, gaussian, segment_by_windows, starts
+from hiposeg_cli.labelmap import on_every_level
 from hiposeg_cli.learn.decode import Decode
 from hiposeg_cli.learn.upsample import Scores
 

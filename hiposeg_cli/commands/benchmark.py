@@ -81,15 +81,18 @@ def _machine(model: Model) -> dict[str, Any]:
     """Where and with what the network runs."""
     import os
     import platform
-    from importlib.metadata import version
 
     import torch
 
-    engine = "onnxruntime" if model.checkpoint.path.suffix == ".onnx" else "torch"
+    engine = f"torch {torch.__version__}"
+    if model.checkpoint.path.suffix == ".onnx":
+        import onnxruntime  # type: ignore[import-untyped]
+
+        engine = f"onnxruntime {onnxruntime.__version__}"
     on_gpu = model.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(model.device) if on_gpu else f"{model.device.type}, {platform.machine()}",
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "engine": f"{engine} {version(engine)}",
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "engine": engine,
         "precision": str(model.amp or torch.float32).removeprefix("torch."),
     }  # fmt: skip
 

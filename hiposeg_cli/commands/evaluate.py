@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,10 +87,13 @@ def evaluate(
     What cannot be scored (a missing, extra, doubled, broken or mis-sized file, an unknown id) is named; exit code 1 then.
     """
     from hiposeg_cli.commands.sides import LabelMaps, Network, Raw, is_run, open_truth
+    from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.evaluation.comparison import compare_results
     from hiposeg_cli.evaluation.files import confusion_tables, require_free, write_class_csv, write_confusion
     from hiposeg_cli.evaluation.gates import Gate
 
+    if against is not None and not bootstrap:
+        raise ConfigError("--bootstrap 0", "leaves --against nothing to decide by", "name a number of draws")
     gates = [Gate.parse(text) for text in fail_under or ()]
     rules = _rules(protocol, absent)
     network = Network(weights, size, decode, confidence, device, calibration)
@@ -98,7 +101,7 @@ def evaluate(
     page = html / "report.html" if html is not None and html.is_dir() else html
     for path, flag in ((csv_path, "--csv"), (confusion, "--confusion"), (page, "--html")):
         if path is not None:
-            require_free(path, flag, overwrite=overwrite)
+            require_free(path, flag, overwrite=overwrite, is_folder=flag == "--confusion")
     truth = open_truth(data, split, Raw(format_name, hierarchy, variant, images, instances))
     names = _level_names(truth.hierarchy, level)
     for gate in gates:
@@ -110,7 +113,7 @@ def evaluate(
     # Label maps first: their worker processes are forked before torch has threads.
     scored = {path: _scored(path, truth, network, png, wanted, **options) for path in sorted(sides, key=is_run)}
     results = [scored[path] for path in sides]
-    comparison = compare_results(*results, draws=bootstrap or 1000, seed=seed) if against else None
+    comparison = compare_results(*results, draws=bootstrap, seed=seed) if against else None
     result = results[0]
     if csv_path is not None:
         write_class_csv(csv_path, result.summary)
@@ -126,7 +129,8 @@ def evaluate(
         show(result.summary, names, per_class=per_class)
         _show_details(result, names, worst, with_confusion=confusion is not None)
         _show_comparison(results, comparison, names, per_class=per_class)
-        _warn(results, failures)
+        for text in (*_warnings(results), *_problem_lines(results, failures)):
+            console.warn(text)
     if problems:
         raise typer.Exit(1)
 
@@ -150,7 +154,7 @@ def _write_page(
 
     other = results[1] if comparison is not None else None
     report = Report(results[0], other, comparison, tuple(failures), worst or SAMPLES, seed)
-    write_bytes_atomic(path, evaluation_page(report).encode())
+    write_bytes_atomic(path, evaluation_page(report).encode(errors="backslashreplace"))  # names of files may be no text
     console.say(f"wrote {path}")
 
 
@@ -259,25 +263,31 @@ def _show_comparison(
         console.out_table(part)
 
 
-def _warn(results: Sequence[EvalResult], failures: Sequence[str]) -> None:
-    """What was not scored, and which gates did not hold, on stderr."""
-    from hiposeg_cli.evaluation.result import KINDS
-
+def _warnings(results: Sequence[EvalResult]) -> list[str]:
+    """What is odd about what was scored."""
+    lines = []
     for result in results:
         share = result.summary["ignored_share"]
         if share is not None and share > 0.2:
-            console.warn(
-                f"{100 * share:.0f} % of all pixels are ignored: an ignore id that is a background hides its mistakes"
-            )
-        for problem in result.problems[:_SHOWN_PROBLEMS]:
-            console.warn(str(problem))
+            what = "an ignore id that is a background hides its mistakes"
+            lines.append(f"{100 * share:.0f} % of all pixels are ignored: {what}")
+        lines += result.remark_lines()
+    return list(dict.fromkeys(lines))
+
+
+def _problem_lines(results: Sequence[EvalResult], failures: Sequence[str]) -> Iterator[str]:
+    """What was not scored, and which gates did not hold."""
+    from hiposeg_cli.evaluation.result import KINDS
+
+    for result in results:
+        yield from map(str, result.problems[:_SHOWN_PROBLEMS])
         if len(result.problems) > _SHOWN_PROBLEMS:
-            console.warn(f"and {len(result.problems) - _SHOWN_PROBLEMS} more (--json lists all)")
+            yield f"and {len(result.problems) - _SHOWN_PROBLEMS} more (--json lists all)"
         if result.problems:
             counts = ", ".join(f"{number} {KINDS[kind]}" for kind, number in result.problem_counts().items())
-            console.warn(f"not scored: {counts}; {len(result.images)} of {len(result.truth.images)} images are")
+            yield f"not scored: {counts}; {len(result.images)} of {len(result.truth.images)} images are"
     for failure in failures:
-        console.warn(f"--fail-under: {failure}")
+        yield f"--fail-under: {failure}"
 
 
 def _print_json(
@@ -292,4 +302,5 @@ def _print_json(
     if comparison is not None:
         answer |= {"against": results[1].as_json(), "comparison": comparison.summary()}
     problems = bool(failures) or any(found.problems for found in results)
-    console.out(console.envelope("eval", answer, status="problems" if problems else "ok"))
+    status = "problems" if problems else "ok"
+    console.out(console.envelope("eval", answer, status=status, warnings=_warnings(results)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from hiposeg_cli.commands import console
 
 if TYPE_CHECKING:
     from hiposeg_cli.infer.model import Model
-    from hiposeg_cli.infer.predictor import Predicted
+    from hiposeg_cli.infer.shares import Joined
     from hiposeg_cli.infer.windows import Tiling
     from hiposeg_cli.learn.decode import Decode
     from hiposeg_cli.shard import Shard
@@ -69,11 +70,12 @@ def predict(
     What OUT holds already of the same photo, model and settings is skipped, so a run that was stopped goes on where it was.
     Maps follow the pixels as they are stored: the orientation that a camera notes in EXIF data is not applied.
     With --decode sum the maps may disagree; with back-off fine, and where needed coarse, is void (255, or 65535).
+    Photos that fail are named and give exit code 1; under torchrun, which would end the other processes for it, 0.
     """
     from hiposeg_cli.infer.predictor import PredictOptions
     from hiposeg_cli.infer.predictor import predict as run_predictor
-    from hiposeg_cli.infer.shares import exit_code_of, run_on_gpus, share_of
-    from hiposeg_cli.infer.sources import find_sources
+    from hiposeg_cli.infer.shares import exit_code_of, require_own_list, run_on_gpus, share_of
+    from hiposeg_cli.infer.sources import find_sources, list_name
     from hiposeg_cli.infer.views import parse_views
     from hiposeg_cli.learn.decode import Decode
     from hiposeg_cli.run import new_run_dir
@@ -81,18 +83,21 @@ def predict(
 
     rule, views, formats = Decode(decode, confidence), parse_views(tta, scales), _formats(save or [], overlay=overlay)
     share, tiling = share_of(Shard.parse(shard), device, os.environ), _tiling(tile, overlap)
-    _check(weights, out, share.shard, resume=resume)
-    if (code := run_on_gpus(device, sys.argv[1:])) is not None:
-        raise typer.Exit(code)
+    _check(weights, out, share.shard, resume=resume, overwrite=overwrite)
+    require_own_list(sources, device, os.environ)
+    if (joined := run_on_gpus(device, sys.argv[1:])) is not None:
+        _show_joined(joined, out, rule, as_json=as_json)
+        raise typer.Exit(joined.exit_code)
     found = find_sources(sources, out)
     model = _model(run, weights, share.device, rule, size, own_size=tile is not None and size is None)
-    target = out or new_run_dir(Path("runs/predict"), Path(sources[0]).resolve().stem)
+    target = out or new_run_dir(Path("runs/predict"), list_name(sources[0]))
     options = PredictOptions(
         formats, overwrite, resume, share.shard, tiling, views, batch, workers, max_pixels, compile_net
     )  # fmt: skip
     with console.progress("predict") as progress:
         result = run_predictor(model, found, target, options, progress)
-    _show(result, target, rule, as_json=as_json)
+    failures = [str(error) for error in result.failures]
+    _show(result.done, result.skipped, failures, result.remarks, target, rule, as_json=as_json)
     if code := exit_code_of(len(result.failures), os.environ):
         raise typer.Exit(code)
 
@@ -121,11 +126,13 @@ def _tiling(tile: int | None, overlap: int | None) -> Tiling | None:
     return None
 
 
-def _check(weights: str, out: Path | None, shard: Shard, *, resume: bool) -> None:
+def _check(weights: str, out: Path | None, shard: Shard, *, resume: bool, overwrite: bool) -> None:
     """Refuse options that do not go together."""
     from hiposeg_cli.errors import ConfigError, require_choice
 
     require_choice("--weights", weights, ("best", "last"))
+    if resume and overwrite:
+        raise ConfigError("--resume", "keeps what --overwrite would predict again", "drop one of them")
     if out is None and (resume or shard.count > 1):
         reason = "needs the folder to continue in" if resume else "needs one folder for all parts"
         raise ConfigError("--resume" if resume else f"part {shard.number} of {shard.count}", reason, "name it with --out")
@@ -139,19 +146,29 @@ def _model(run: Path, weights: str, device: str, rule: Decode, size: int | None,
     return unscaled(model) if own_size else with_size(model, size)
 
 
-def _show(result: Predicted, out: Path, rule: Decode, *, as_json: bool) -> None:
-    failures = [str(error) for error in result.failures]
+def _show_joined(joined: Joined, out: Path | None, rule: Decode, *, as_json: bool) -> None:
+    """What several processes did, or why one of them could not."""
+    for text in joined.errors[:1]:
+        console.fail("predict", text, joined.exit_code, as_json=as_json)
+        return
+    assert out is not None, "parts need a folder"
+    _show(joined.done, joined.skipped, joined.failures, joined.remarks, out, rule, as_json=as_json)
+
+
+def _show(
+    done: int, skipped: int, failures: Sequence[str], remarks: Sequence[str], out: Path, rule: Decode, *, as_json: bool
+) -> None:  # fmt: skip
     if as_json:
-        counts = {"done": result.done, "skipped": result.skipped, "failures": failures}
+        counts = {"done": done, "skipped": skipped, "failures": list(failures)}
         data = {"out": str(out), "decode": rule.rule, "confidence": rule.threshold, **counts}
         status = "problems" if failures else "ok"
-        console.out(console.envelope("predict", data, status=status, warnings=list(result.remarks)))
+        console.out(console.envelope("predict", data, status=status, warnings=list(remarks)))
         return
-    for line in (*result.remarks, *failures[:_MOST_LINES]):
+    for line in (*remarks, *failures[:_MOST_LINES]):
         console.warn(line)
     if len(failures) > _MOST_LINES:
-        console.warn(f"and {len(failures) - _MOST_LINES} more; {out}/predictions*.jsonl names them all")
+        console.warn(f"and {len(failures) - _MOST_LINES} more (--json lists all)")
     if rule.rule == "sum":
         console.say("decode sum: each map is decoded for itself, so coarse may differ from the parent of fine")
-    console.say(f"{result.done} predicted, {result.skipped} already there, {len(failures)} failed")
+    console.say(f"{done} predicted, {skipped} already there, {len(failures)} failed")
     console.out(str(out))

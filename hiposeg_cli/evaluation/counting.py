@@ -104,8 +104,8 @@ def _result(
     miou = {name: none_if_nan(mean_of_defined(iou_of(counts))) for name, counts in zip(names, levels, strict=True)}
     hits, _, misses = levels[0].sum(axis=1)
     labels = {level: str(path) for level, path in image.labels.items()}
-    wrong = none_if_nan(float(ratio(misses, hits + misses)))
-    return ImageResult(image.key, height, width, str(image.photo), labels, predicted.files, miou, wrong)
+    wrong, remarks = none_if_nan(float(ratio(misses, hits + misses))), (*true.remarks, *predicted.remarks)
+    return ImageResult(image.key, height, width, str(image.photo), labels, predicted.files, miou, wrong, remarks)
 
 
 # -- one image, in whichever process -----------------------------------------------------------------------------------

@@ -77,8 +77,14 @@ def write_confusion(folder: Path, tables: Iterable[ConfusionTable]) -> None:
         write_bytes_atomic(folder / table.file_name, table.csv())
 
 
-def require_free(path: Path, flag: str, *, overwrite: bool) -> None:
-    """Refuse a file, or a folder that is not empty, that would be replaced. Raises DataError."""
+def require_free(path: Path, flag: str, *, overwrite: bool, is_folder: bool = False) -> None:
+    """Refuse a file, or a folder that is not empty, that would be replaced, and one in the place of the other.
+
+    Raises: DataError.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        is_what, wanted = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
+        raise DataError(path, f"is {is_what}, and {flag} writes {wanted}", f"name {wanted}")
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
         raise DataError(path, "exists", f"pass --overwrite or another {flag}")

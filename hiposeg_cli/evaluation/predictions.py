@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiposeg_cli.errors import ConfigError, DataError, HierarchyError, did_you_mean
+from hiposeg_cli.errors import ConfigError, DataError, HierarchyError, HiposegError, did_you_mean
 from hiposeg_cli.evaluation.encoding import encode, encode_fine
 from hiposeg_cli.evaluation.matching import Matched, match
 from hiposeg_cli.evaluation.truth import RawTruth, Truth, TruthImage
@@ -58,6 +58,7 @@ class Predicted:
         files: level name -> file.
         chain: for the curve of back-off; None where there is none.
         probabilities: (F, H, W) float32 over the finest classes; None where they are not known.
+        remarks: what is odd about the files and was handled.
     """
 
     maps: tuple[LabelArray, ...]
@@ -65,6 +66,7 @@ class Predicted:
     files: Mapping[str, str]
     chain: SaidChain | None = None
     probabilities: NDArray[np.float32] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Predictions(ABC):
@@ -112,6 +114,12 @@ class RunPredictions(Predictions):
 
     def read(self, image: TruthImage, files: Mapping[str, Path], truth: Truth) -> Predicted:
         photo = truth.photo(image)
+        try:
+            return self._predicted(photo)
+        except HiposegError as error:  # such as too little memory for this photo, which says nothing of the next
+            raise DataError(image.photo, error.what, error.cure) from None
+
+    def _predicted(self, photo: Photo) -> Predicted:
         probabilities = self.probabilities(photo) if self.probabilities else None
         if self.chain is None:
             return Predicted(self.label_maps(photo), self.name, {}, None, probabilities)
@@ -154,14 +162,16 @@ class FolderPredictions(Predictions):
 
     def read(self, image: TruthImage, files: Mapping[str, Path], truth: Truth) -> Predicted:
         levels = self.hierarchy.levels
-        with truth.allowed(image), collected():
+        with truth.allowed(image), collected() as remarks:
             found = {level: read_label_png(path) for level, path in files.items()}
-        where, names = files[levels[0].name], {level: str(path) for level, path in files.items()}
+        where, finest = files[levels[0].name], found[levels[0].name]
+        maps: tuple[LabelArray, ...] = (finest,)
         if self.lookup is not None:
-            return Predicted(self._mapped(found[levels[0].name], where), where, names)
-        if len(found) == 1:
-            return Predicted((found[levels[0].name],), where, names)
-        return Predicted(on_every_level([found.get(level.name) for level in levels], self.hierarchy), where, names)
+            maps = self._mapped(finest, where)
+        elif len(found) > 1:
+            maps = on_every_level([found.get(level.name) for level in levels], self.hierarchy)
+        names = {level: str(path) for level, path in files.items()}
+        return Predicted(maps, where, names, remarks=tuple(remark.what for remark in remarks))
 
     def _mapped(self, ids: LabelArray, where: Path) -> tuple[LabelArray, ...]:
         """Official ids -> the hierarchy's; with maps of the levels above where an id is known on these only."""

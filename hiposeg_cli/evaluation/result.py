@@ -63,6 +63,7 @@ class ImageResult:
             predicted files, and a level that is looked up has none either.
         miou: level name -> mean IoU over the classes in its truth or prediction; None where there are none.
         wrong_share: share of the pixels with a true fine class that are predicted otherwise; None without such pixels.
+        remarks: what is odd about its files and was handled.
     """
 
     key: str
@@ -73,6 +74,7 @@ class ImageResult:
     predicted: Mapping[str, str]
     miou: Mapping[str, float | None]
     wrong_share: float | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,12 @@ class EvalResult:
         """Kind of problem -> how many images, or files that belong to none, in the order of `KINDS`."""
         found = Counter(kind for kind, _ in {(problem.kind, problem.key or problem.where) for problem in self.problems})
         return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def remark_lines(self) -> list[str]:
+        """What is odd about files, each once with the number of images it is true of."""
+        counts = Counter(remark for image in self.images for remark in set(image.remarks))
+        first = {remark: image.key for image in reversed(self.images) for remark in image.remarks}
+        return [f"{what} ({n} image{'s' * (n > 1)}, such as {first[what]})" for what, n in sorted(counts.items())]
 
     def worst(self, level: str, n: int) -> list[ImageResult]:
         """The n images of lowest mean IoU on a level, lowest first; images without a class on it are left out."""

@@ -46,10 +46,11 @@ class TruthImage:
 
 @dataclass(frozen=True)
 class TrueLabels:
-    """The labels of one image, and its object numbers (H, W) where they are kept, 0 for none."""
+    """The labels of one image, its object numbers (H, W) where they are kept, 0 for none, and what is odd in its files."""
 
     labels: TwoLevelMap
     numbers: NDArray[np.uint16] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Truth(ABC):
@@ -144,13 +145,13 @@ class RawTruth(Truth):
         if any(stated not in (None, own) for stated, own in zip(item.recorded, size, strict=True)):
             raise DataError(item.image_path, f"is {_text(size)}, the annotations state another size", "use their own photos")
         source = self.reader.root / item.source
-        with self.allowed(image), collected():
+        with self.allowed(image), collected() as remarks:
             raw = self.reader.paint(item, size)
         if raw.ids.shape != size:
             what = f"labels are {_text(raw.ids.shape)} but {item.image_path.name} is {_text(size)}"
             raise DataError(source, what, "pair each image with its own labels; nothing is resized")
         labels = encode(self.reader.lookup, raw.ids, source if source.exists() else item.image_path)
-        return TrueLabels(labels, raw.instances)
+        return TrueLabels(labels, raw.instances, tuple(remark.what for remark in remarks))
 
     def photo(self, image: TruthImage) -> NDArray[np.uint8]:
         with self.allowed(image):

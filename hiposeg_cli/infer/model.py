@@ -43,9 +43,10 @@ class Model:
 
     @property
     def identity(self) -> str:
-        """Names weights, input size and decoding rule, so that results are never mixed."""
+        """Names weights, input size, precision and decoding rule, so that results are never mixed."""
         rule = "" if self.decode == Decode() else f"-{self.decode.name}"
-        return f"{sha256_file(self.checkpoint.path)}-{self.checkpoint.about['size'] or 'unscaled'}{rule}"
+        precision = "" if self.amp is None else f"-{self.amp}".replace("torch.", "")
+        return f"{sha256_file(self.checkpoint.path)}-{self.checkpoint.about['size'] or 'unscaled'}{precision}{rule}"
 
     def segment(self, image: NDArray[np.uint8]) -> LabelArray:
         """(H, W, 3) uint8 photo -> (H, W) fine ids."""

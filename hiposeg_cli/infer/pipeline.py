@@ -109,6 +109,7 @@ class Pipeline(Generic[Seen, Result]):
         write: writes a result.
         batch: photos that `segment` takes at once.
         readers, writers: threads.
+        result_weight: memory of a pixel that waits to be written, in that of one without probabilities.
     """
 
     n_pixels: Callable[[Source], int]
@@ -118,11 +119,12 @@ class Pipeline(Generic[Seen, Result]):
     batch: int = 1
     readers: int = 1
     writers: int = 1
+    result_weight: float = 1.0
 
     def run(self, sources: Iterable[Source]) -> Generator[Done | Failed, None, None]:
         """Yield what became of each photo, roughly in order. Raises OutputError when results cannot be written."""
         waiting: deque[tuple[Loaded[Seen], Future[Done | Failed]]] = deque()
-        backlog = 0
+        backlog = 0.0
         with _threads(self.writers) as pool:
             for group in self._groups(sources):
                 if isinstance(group, Failed):
@@ -133,10 +135,10 @@ class Pipeline(Generic[Seen, Result]):
                         yield result
                         continue
                     waiting.append((photo, pool.submit(self._finish, photo, result)))
-                    backlog += photo.n_pixels
+                    backlog += photo.n_pixels * self.result_weight
                 while len(waiting) > 1 and (backlog > MOST_PX or len(waiting) > 4 * self.writers + self.batch):
                     oldest, future = waiting.popleft()
-                    backlog -= oldest.n_pixels
+                    backlog -= oldest.n_pixels * self.result_weight
                     yield future.result()
             while waiting:
                 yield waiting.popleft()[1].result()

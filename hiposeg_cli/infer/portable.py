@@ -11,7 +11,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,7 +177,8 @@ def _kept_when_good(out: Path, *, overwrite: bool) -> Iterator[Path]:
         what = f"cannot be written ({error.strerror or error})"
         raise OutputError(out, what, "free disk space or choose another folder") from None
     finally:
-        unproven.unlink(missing_ok=True)
+        with suppress(OSError):
+            unproven.unlink(missing_ok=True)
 
 
 def _write_onnx(program: torch.export.ExportedProgram, texts: dict[str, str], path: Path) -> Callable[[Tensor], Output]:
@@ -204,4 +205,3 @@ def _write_torch(program: torch.export.ExportedProgram, texts: dict[str, str], p
 
 
 KINDS: dict[str, Writer] = {"onnx": _write_onnx, "torch": _write_torch}
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}

@@ -12,18 +12,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hiposeg_cli.errors import HiposegError
+from hiposeg_cli.errors import ConfigError, HiposegError
 from hiposeg_cli.image_file import image_header, pixel_limit, read_hashed_rgb
 from hiposeg_cli.infer.model import Model
 from hiposeg_cli.infer.pipeline import Done, Failed, Loaded, Pipeline
 from hiposeg_cli.infer.prediction import Prediction, Saver, Source
 from hiposeg_cli.infer.record import Entry, Record, entry_of
 from hiposeg_cli.infer.said import Said, read
+from hiposeg_cli.infer.savers.levels import level_name
 from hiposeg_cli.infer.sources import Sources
 from hiposeg_cli.infer.video import VIDEO_SUFFIXES, Frames
 from hiposeg_cli.infer.views import Looker, Photo, Views
@@ -36,6 +37,7 @@ from hiposeg_cli.store import sha256_file
 
 _MOST_WORKERS = 16
 _GPU_BATCH = 8
+_USUAL_BYTES = 8  # of a pixel that waits to be written: photo, label maps, confidence
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,29 @@ class Predictor:
         on_gpu = model.device.type == "cuda"
         self.batch = options.batch or (_GPU_BATCH if on_gpu else 1)
         self.workers = options.workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+        # On a GPU scores of all classes are upsampled at once; of one photo at a time, whatever the number of writers.
+        self.decoding: AbstractContextManager[object] = threading.Lock() if on_gpu else nullcontext()
         self.remarks = _Remarks()
+        self._require_folders()
         self.videos: dict[Path, _Video] = {}
+
+    def _require_folders(self) -> None:
+        """Refuse levels and formats whose files would lie in one folder. Raises ConfigError."""
+        owners: dict[str, str] = {}
+        named = [(level.folder, f"the level {level.name!r}") for level in self.model.hierarchy.levels]
+        names = [level.name for level in self.model.hierarchy.levels]
+        for one in self.savers:
+            named += [(level_name(one.name, name, depth), f"--save {one.name}") for depth, name in enumerate(names)]
+        for folder, owner in named:
+            if folder in owners:
+                raise ConfigError(
+                    owner, f"would write into the folder of {owners[folder]}", "rename the level, or leave it out"
+                )
+            owners[folder] = owner
 
     @property
     def identity(self) -> str:
-        """Names everything that results depend on."""
+        """Names everything that results depend on but for rounding: what a batch holds may move a score's last bit."""
         tiling = self.options.tiling
         return f"{self.model.identity}{tiling.name if tiling else ''}{self.options.views.name}"
 
@@ -128,8 +147,8 @@ class Predictor:
         suffix, again = options.shard.suffix, {"overwrite": options.overwrite, "resume": options.resume}
         record = Record(self.out, self.identity, about, suffix=suffix, **again)
         failures = list(sources.refused) if options.shard.number == 1 else []
-        wanted, skipped = self._wanted(photos, record, failures)
         done, total = 0, len(photos) + len(failures)
+        wanted, skipped = self._wanted(photos, record, failures)
         progress(total - len(wanted), total)
         try:
             for outcome in self._pipeline(wanted).run(wanted):
@@ -172,7 +191,8 @@ class Predictor:
     def _pipeline(self, photos: Sequence[Source]) -> Pipeline[_Seen, Prediction]:
         has_video = any(source.path.suffix.lower() in VIDEO_SUFFIXES for source in photos)
         readers = 1 if has_video else self.workers  # frames are decoded one after the other
-        return Pipeline(_n_pixels, self._load, self._segment, self._write, self.batch, readers, self.workers)
+        heavy = 1 + 2 * self.model.hierarchy.n_fine / _USUAL_BYTES if "probabilities" in self.needs else 1.0
+        return Pipeline(_n_pixels, self._load, self._segment, self._write, self.batch, readers, self.workers, heavy)
 
     def _load(self, source: Source) -> Loaded[_Seen]:
         started = time.perf_counter()
@@ -226,7 +246,9 @@ class Predictor:
         return partial(self._prediction, photo, partial(_itself, said))
 
     def _prediction(self, photo: Loaded[_Seen], later: Callable[[], Said]) -> Prediction:
-        said, hierarchy = later(), self.model.hierarchy
+        with self.decoding:
+            said = later()
+        hierarchy = self.model.hierarchy
         maps = on_every_level(said.maps, hierarchy)
         return Prediction(photo.source, photo.seen.photo, hierarchy, maps, said.confidence, said.probabilities)
 

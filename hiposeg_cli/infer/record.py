@@ -98,19 +98,21 @@ class Record:
         except (ValueError, AttributeError):
             theirs = None
         if theirs != self.identity:
-            what = "holds the predictions of another model, input size, decoding rule or other settings"
+            what = "holds the predictions of another model, input size, precision, decoding rule or other settings"
             raise DataError(self.out, what, "choose another --out, or pass --overwrite")
 
     def _read(self) -> None:
-        """Take in the lines of all parts; the last of a photo counts."""
+        """Take in the lines of all parts: of a photo the last one, of several parts rather one that is done."""
         for path in sorted(self.out.glob("predictions*.jsonl")):
+            found: dict[str, Entry] = {}
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError, TypeError):  # one that a killed run was writing
                     entry = Entry(**json.loads(line))
                     if entry.id == self.identity:
-                        self.found[entry.name] = entry
-                        if path == self.lines_path:
-                            self.own[entry.name] = entry
+                        found[entry.name] = entry
+            if path == self.lines_path:
+                self.own = dict(found)
+            self.found |= {name: entry for name, entry in found.items() if name not in self.found or entry.status == DONE}
 
     def holds(self, source: Source, targets: Sequence[Path]) -> bool:
         """Whether all results of a photo are there and of this very photo.
@@ -120,7 +122,10 @@ class Record:
         entry = self.found.get(source.name)
         if entry is None or entry.status != DONE:
             return False
-        stat = source.path.stat()
+        try:
+            stat = source.path.stat()
+        except OSError:
+            return False  # reading the photo says why
         same_path = entry.photo == str(source.path.resolve())
         same = same_path and (entry.bytes, entry.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
         same = same or (entry.bytes == stat.st_size and entry.sha256 == sha256_file(source.path))

@@ -61,15 +61,29 @@ class _Found:
             self.refused.append(DataError(source.path, f"has the same stem as {other.path}", cure))
 
 
+def list_name(named: str) -> str:
+    """A word for a folder of results, after what was named: a folder, file or list, or a pattern's first folder."""
+    if named == "-":
+        return "stdin"
+    path = Path(named if Path(named).exists() else named.removeprefix("@"))
+    return (_fixed_folder(named) if glob.has_magic(named) and not path.exists() else path).resolve().stem
+
+
+def _fixed_folder(pattern: str) -> Path:
+    """The folders of a pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
 def _sources_of(text: str, found: _Found) -> Iterator[Source]:
     path = Path(text)
     if text == "-":
         yield from _listed(sys.stdin.buffer.read(), Path(), found)
-    elif text.startswith("@") and not path.exists():
+    elif text.startswith("@") and not os.path.exists(path):
         yield from _listed(file_bytes(Path(text[1:])), Path(text[1:]), found)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from _below(path)
-    elif path.exists():
+    elif os.path.exists(path):
         is_list = path.suffix.lower() == _LIST_SUFFIX
         yield from _listed(file_bytes(path), path, found) if is_list else _file(path, path.stem)
     elif glob.has_magic(text):
@@ -95,9 +109,7 @@ def _below(folder: Path, prefix: str = "") -> Iterator[Source]:
 
 def _matching(pattern: str, found: _Found) -> Iterator[Source]:
     """The photos that match a pattern, by their paths below its first folder without a wildcard."""
-    parts = Path(pattern).parts
-    fixed = parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))]
-    base, n_found = Path(*fixed), 0
+    base, n_found = _fixed_folder(pattern), 0
     for text in sorted(glob.glob(pattern, recursive=True)):
         path = Path(text)
         if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and path.is_file():
@@ -116,11 +128,11 @@ def _listed(data: bytes, path: Path, found: _Found) -> Iterator[Source]:
         text = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r"))
         if not text.strip():
             continue
-        photo = Path(text) if Path(text).exists() else path.parent / text
+        photo = Path(text) if os.path.exists(text) else path.parent / text
         parts = [part for part in Path(os.path.normpath(text)).parts if part not in ("..", "/", ".")]
-        if photo.is_dir():
+        if os.path.isdir(photo):
             yield from _below(photo, "".join(f"{part}/" for part in parts))
-        elif photo.exists():
+        elif os.path.exists(photo):
             yield from _guarded(photo, Path(*parts).with_suffix("").as_posix(), found)
         else:
             found.refused.append(DataError(text, "no such file or folder", "check the list"))

@@ -55,14 +55,12 @@ def _tree_summary(confusion: Confusion) -> dict[str, float | None]:
 def _level_summary(scores: Scores, confusion: Confusion, depth: int, protocol: Protocol) -> dict[str, Any]:
     hierarchy = confusion.hierarchy
     averaged = protocol.averaged(scores)
-    below = [node.parent for node in hierarchy.levels[depth - 1].nodes] if depth else []
     summary = {
         "miou": none_if_nan(mean_of_defined(averaged)), "classes_averaged": int((~np.isnan(averaged)).sum()),
         "left_out": [node.name for node in scores.level.nodes if np.isnan(averaged[node.id])],
         "miou_without_background": none_if_nan(scores.without_background()),
         "mean_accuracy": none_if_nan(scores.mean_accuracy), "pixel_accuracy": none_if_nan(scores.pixel_accuracy),
         "mean_dice": none_if_nan(scores.mean_dice), "frequency_weighted_iou": none_if_nan(scores.frequency_weighted_iou),
-        "single_child_classes": sum(below.count(node.name) == 1 for node in scores.level.nodes),
         "classes": _classes(scores),
     }  # fmt: skip
     if depth:

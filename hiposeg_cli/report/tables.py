@@ -94,18 +94,24 @@ def percent(value: float | None) -> str:
 def level_line(name: str, level: dict[str, Any], interval: dict[str, Any] | None = None) -> str:
     """One line for one level, with everything a bare mIoU hides; `interval` is that of `EvalResult.summary`."""
     left_out = f"; left out: {', '.join(level['left_out'])}" if level["left_out"] else ""
-    single = f", {level['single_child_classes']} of them with a single child" if level["single_child_classes"] else ""
+    n_single, others = level.get("single_leaf_classes", 0), level.get("miou_of_classes_with_several_leaves")
+    single = f", {n_single} of them of a single leaf ({percent(others)} without these)" if n_single else ""
     sure = f" (95 % over images: {percent(interval['low'])} to {percent(interval['high'])})" if interval else ""
-    others = {"pixel acc": "pixel_accuracy", "mean acc": "mean_accuracy", "fwIoU": "frequency_weighted_iou"}
+    shown = {"pixel acc": "pixel_accuracy", "mean acc": "mean_accuracy", "fwIoU": "frequency_weighted_iou"}
     if level["miou_without_background"] != level["miou"]:
-        others = {"without background": "miou_without_background", **others}
-    rest = " | ".join(f"{title} {percent(level[key])}" for title, key in others.items())
+        shown = {"without background": "miou_without_background", **shown}
+    if "miou_avg" in level:
+        shown = {"Avg over objects": "miou_avg", **shown}
+    rest = " | ".join(f"{title} {percent(level[key])}" for title, key in shown.items())
     return f"{name}: mIoU {percent(level['miou'])}{sure} over {level['classes_averaged']} classes{single}{left_out} | {rest}"
 
 
 def beside_lines(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Measures beside mIoU, one line a kind: each for some levels; errors on the tree last, next to the pixel accuracy."""
     lines = [_of_levels("sqIoU (mean over the images that hold a class)", summary["sqiou"], names, "sqiou")]
+    finest = next(iter(summary["levels"]))
+    if finest in names and "miou_avg" in summary["levels"][finest]:
+        lines[0] += f", Avg over objects {percent(summary['sqiou'][finest]['sqiou_avg'])}"
     if "boundary" in summary:
         title = f"Boundary IoU ({100 * summary['boundary_ratio']:g} % of the diagonal)"
         lines.append(_of_levels(title, summary["boundary"], names, "boundary_iou"))
