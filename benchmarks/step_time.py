@@ -71,7 +71,7 @@ def main() -> None:
     best = {method: min(values) for method, values in seconds.items()}
     print(
         f"step at {options.size}x{options.size}, batch {options.batch}, {options.net} {options.backbone}, {device} "
-        f"({machine()}), {options.steps} steps each, interleaved; limit 1.15\n"
+        f"({machine()}), {options.steps} steps each, interleaved; limit 1.10\n"
         f"  median: flat {1000 * median['flat']:.0f} ms, hiposeg {1000 * median['hiposeg']:.0f} ms, "
         f"ratio {median['hiposeg'] / median['flat']:.3f}\n"
         f"  best:   flat {1000 * best['flat']:.0f} ms, hiposeg {1000 * best['hiposeg']:.0f} ms, "
