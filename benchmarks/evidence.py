@@ -161,14 +161,14 @@ def table(results: Iterable[Scored]) -> None:
         print(f"| {set_name} | {row} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
 
 
-def against_flat(results: Iterable[Scored]) -> None:
-    """Differences to flat at the same seed, training images and steps: each seed's own."""
+def against(reference: str, results: Iterable[Scored]) -> None:
+    """Differences to a row at the same seed, training images and steps: each seed's own."""
     by_run = {(result.set, result.row, result.seed): result for result in results}
     columns = ("fine", "coarse", "rare")
     print(f"| data | method | seeds | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 3) + "|")
     for set_name, row in sorted({key[:2] for key in by_run}):
-        base = "flat" + row[row.index("@") :] if "@" in row else "flat"
+        base = reference + row[row.index("@") :] if "@" in row else reference
         seeds = [seed for *key, seed in sorted(by_run) if key == [set_name, row] and (set_name, base, seed) in by_run]
         if row == base or not seeds:
             continue
@@ -220,7 +220,9 @@ def main() -> None:
                     file.write(json.dumps(result.__dict__) + "\n")
                 print(result, flush=True)
     table(results)
-    against_flat(results)
+    for reference in ("flat", "flat-balanced"):
+        print(f"\nless {reference}:")
+        against(reference, results)
 
 
 if __name__ == "__main__":
