@@ -527,6 +527,7 @@ def test_infinite_loss_is_reported_with_its_images(squares: Path, tmp_path: Path
         ("optim.backbone_lr", -1, "0 or more"),
         ("loop.seed", 2**64, "choose one below"),
         ("method.lambda_balanced", -1, "0 or more"),
+        ("method.lambda_coarse", -0.5, "0 or more"),
         ("method.kappa", float("nan"), "finite"),
     ],
 )
