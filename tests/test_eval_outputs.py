@@ -212,6 +212,22 @@ def test_a_side_does_not_differ_from_itself(world: Path) -> None:
             assert (entry.difference, entry.low, entry.high, entry.p_value, entry.verdict) == (0, 0, 0, 1, WITHIN)
 
 
+def test_the_verdict_fits_p_and_interval(world: Path) -> None:
+    """25 of 1000 draws on the other side of 0 would leave 0 out of the interval, at a p of 0.052."""
+    good, fair, poor = (result_of(world, name) for name in ("good", "fair", "poor"))
+    found = [
+        compare_results(one, other, draws=200, seed=seed) for one, other in ((good, fair), (good, poor)) for seed in range(5)
+    ]
+    entries = [entry for result in found for level in result.levels for entry in (level.mean, *level.classes)]
+    assert {entry.verdict for entry in entries} == {BEYOND, WITHIN}
+    for entry in entries:
+        assert entry.p_value is not None
+        assert entry.low is not None
+        assert entry.high is not None
+        assert (entry.verdict == BEYOND) == (entry.p_value < 0.05)
+        assert entry.verdict == WITHIN or entry.low > 0 or entry.high < 0
+
+
 def test_few_images_decide_nothing(world: Path, tmp_path: Path) -> None:
     for name in ("good", "poor"):
         for key in NAMES[:5]:

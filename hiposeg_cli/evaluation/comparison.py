@@ -1,8 +1,8 @@
 """Two evaluations on the same images: what differs on every level and class, and whether the choice of images decides it.
 
 Images are drawn again with replacement, the same ones for both, so that an image hard for both says nothing. A difference
-whose 95 % interval over the draws leaves out 0 is beyond what images decide. That is a statement about images; another seed
-of the training may differ by more.
+of p below 0.05, whose 95 % interval over the draws then leaves out 0, is beyond what images decide. That is a statement
+about images; another seed of the training may differ by more.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.evaluation.result import EvalResult
 from hiposeg_cli.evaluation.scoring import averaged_counts
-from hiposeg_cli.metrics.bootstrap import Interval, drawn_ious, interval, row_means
+from hiposeg_cli.metrics.bootstrap import drawn_ious, interval, row_means
 from hiposeg_cli.metrics.images import ImageCounts
 from hiposeg_cli.metrics.scores import Absent, iou_of
 from hiposeg_cli.metrics.values import Values, none_if_nan
 
 BEYOND, WITHIN, TOO_FEW = "beyond what images decide", "within what images decide", "too few images to tell"
 _LEAST_IMAGES = 10  # below it, draws of the images repeat each other
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,10 @@ def _difference(name: str, first: float, second: float, draws: Values, n_images:
     sure = interval(value, defined)
     one_side = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     p_value = min(1.0, 2 * (1 + one_side) / (1 + defined.size))
-    return Difference(name, first, second, value, sure.low, sure.high, p_value, _verdict(sure, n_images))
+    return Difference(name, first, second, value, sure.low, sure.high, p_value, _verdict(p_value, n_images))
 
 
-def _verdict(sure: Interval, n_images: int) -> str:
+def _verdict(p_value: float, n_images: int) -> str:
     if n_images < _LEAST_IMAGES:
         return TOO_FEW
-    return BEYOND if sure.low > 0 or sure.high < 0 else WITHIN
+    return BEYOND if p_value < _LEVEL else WITHIN
