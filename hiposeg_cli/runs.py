@@ -209,10 +209,9 @@ def _require_one_dataset(runs: Sequence[SavedRun]) -> None:
 def _splits_digest(path: Path) -> str | None:
     """Names the training and validation images of a dataset; None where it is gone or cannot be read."""
     try:
-        dataset = open_dataset(path)
+        return open_dataset(path).training_digest
     except HiposegError:
         return None
-    return "-".join(dataset.digest(split) for split in ("train", "val") if split in dataset.rows)
 
 
 def rarest_third(dataset: Dataset) -> tuple[str, ...]:

@@ -125,6 +125,11 @@ class Dataset:
             digest.update(json.dumps([row.key, row.image_sha256, row.fine_sha256, row.coarse_sha256]).encode())
         return digest.hexdigest()
 
+    @property
+    def training_digest(self) -> str:
+        """`digest` of the training and validation images, as far as there are any."""
+        return "-".join(self.digest(split) for split in ("train", "val") if split in self.rows)
+
     def image(self, row: Row) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(H, W, 3) uint8 photo of a row. Raises DataError when it is gone or its size changed."""
         path = self.images_root / row.image_path

@@ -128,6 +128,16 @@ def test_what_keeps_several_processes_from_their_parts_is_said_once(weights: Pat
     assert (joined.done, joined.exit_code) == (0, 2)
 
 
+def test_a_process_that_was_killed_is_named() -> None:
+    """It printed nothing; what the other did is no answer for both."""
+    from hiposeg_cli.infer.shares import _answer, _joined
+
+    whole = b'{"data": {"done": 3, "skipped": 0, "failures": []}, "warnings": []}'
+    found = _joined([_answer(whole), _answer(b"")], 247)
+    assert found.errors == ("process 2 of 2: was killed (out of memory?) - continue with --resume",)
+    assert (found.done, found.exit_code) == (3, 247)
+
+
 def test_a_command_for_several_gpus_shows_what_they_did_as_one(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

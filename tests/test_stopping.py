@@ -230,8 +230,6 @@ def test_coarse_labels_of_another_dataset_are_learned(squares: Path, boxes: Path
     rows = trainer.train_set.rows[10:]
     trainer.train_set.rows = rows
     trainer.total_steps = 30
-    before = trainer.method
-    assert before is not None
     first = {name: tensor.clone() for name, tensor in trainer.net.named_parameters()}
     trainer.progress["images"] = len(rows)
     losses = []

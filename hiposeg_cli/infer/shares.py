@@ -108,12 +108,14 @@ def _answer(text: bytes) -> dict[str, Any]:
 
 def _joined(answers: Sequence[dict[str, Any]], exit_code: int) -> Joined:
     found = [answer.get("data", {}) for answer in answers]
+    killed = [f"process {number} of {len(answers)}: was killed (out of memory?) - continue with --resume"
+              for number, answer in enumerate(answers, start=1) if not answer]  # fmt: skip
     return Joined(
         done=sum(data.get("done", 0) for data in found),
         skipped=sum(data.get("skipped", 0) for data in found),
         failures=tuple(failure for data in found for failure in data.get("failures", ())),
         remarks=tuple(remark for answer in answers for remark in answer.get("warnings", ())),
-        errors=tuple(dict.fromkeys(data["error"] for data in found if "error" in data)),
+        errors=tuple(dict.fromkeys([*(data["error"] for data in found if "error" in data), *killed])),
         exit_code=exit_code,
     )
 

@@ -122,8 +122,8 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), self.batch * self.optim.accumulate * ranks.n_ranks())
         self.total_steps = self.optim.iterations or self.optim.epochs * self.steps_per_epoch
         self.progress: dict[str, Any] = {
-            "step": 0, "best": None, "stale": 0, "due": False, "images": len(self.train_set), "data": self._data_digest(),
-            "total_steps": self.total_steps, "processes": ranks.n_ranks(),
+            "step": 0, "best": None, "stale": 0, "due": False, "images": len(self.train_set),
+            "data": self.dataset.training_digest, "total_steps": self.total_steps, "processes": ranks.n_ranks(),
             "settings": self.settings | {"hierarchy": self.dataset.hierarchy.digest},
         }  # fmt: skip
         modules = {"net": self.net, "method": self.method} | ({"average": self.average} if self.average is not None else {})
@@ -132,9 +132,6 @@ class Trainer:
         self.read_at = (0, time.perf_counter())
         self.resumed_run: Path | None = None
         self.guard = LossGuard(self.device)
-
-    def _data_digest(self) -> str:
-        return "-".join(self.dataset.digest(split) for split in ("train", "val") if split in self.dataset.rows)
 
     @property
     def scored_net(self) -> nn.Module:
@@ -158,13 +155,14 @@ class Trainer:
         """
         begun = load_hierarchy(self.run_dir / "hierarchy.yaml")
         begun.require_same(self.dataset.hierarchy, mine=self.run_dir, theirs=self.dataset.root)
+        data = self.progress["data"]
         self.state.load(self.state_path)
         if self.progress["processes"] != ranks.n_ranks():
             raise DataError(
                 self.run_dir, f"was begun by {self.progress['processes']} processes, not {ranks.n_ranks()}",
                 f"resume it with {self.progress['processes']}, or start a new run with --init",
             )  # fmt: skip
-        if self.progress["data"] != self._data_digest():
+        if self.progress["data"] != data:
             raise DataError(
                 self.dataset.root, "has other training or validation images or labels than the run began with",
                 "restore the dataset, or start a new run with --init",
