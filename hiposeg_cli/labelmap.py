@@ -69,6 +69,14 @@ def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:
     return counts.astype(np.int64)
 
 
+def ranked(numbers: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The values of a map in ascending order, and the map with each value replaced by its place among them."""
+    flat = numbers.ravel()
+    starts = np.concatenate(([True], flat[1:] != flat[:-1])) if flat.size else np.zeros(0, dtype=np.bool_)
+    values = np.unique(flat[starts]).astype(np.int64)  # one of each run: much less to sort
+    return values, np.searchsorted(values, numbers).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class TwoLevelMap:
     """One image's labels: `fine` and `coarse`, both (H, W), uint8 or uint16.

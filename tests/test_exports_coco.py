@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from hiposeg_cli.exports.segments import ranked, segments_of
+from hiposeg_cli.exports.segments import segments_of
+from hiposeg_cli.labelmap import ranked
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools on numpy 2
 

@@ -27,7 +27,7 @@ _SHOWN_CLASSES = 12  # of a confusion matrix on the terminal
 
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_PREDICTIONS", help="Run, .safetensors or .onnx file, or folder of label PNGs.")
+        Path, typer.Argument(metavar="RUN_OR_PREDICTIONS", help="Run, .safetensors, .onnx, label PNGs or panoptic JSON.")
     ],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared dataset; with --format raw annotations.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
@@ -47,6 +47,9 @@ def evaluate(
     boundary_ratio: Annotated[
         float | None, typer.Option(help="Width of its bands, share of the diagonal; 0.02, for cityscapes 0.005.")
     ] = None,
+    panoptic: Annotated[
+        bool, typer.Option("--panoptic", help="Also PQ, and PartPQ of parts: truth and predictions have object numbers.")
+    ] = False,
     calibration: Annotated[bool, typer.Option("--calibration", help="Runs: also calibration errors (ECE, cwECE).")] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws of the images for 95 % intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these draws.")] = 0,
@@ -102,13 +105,16 @@ def evaluate(
     for path, flag in ((csv_path, "--csv"), (confusion, "--confusion"), (page, "--html")):
         if path is not None:
             require_free(path, flag, overwrite=overwrite, is_folder=flag == "--confusion")
-    truth = open_truth(data, split, Raw(format_name, hierarchy, variant, images, instances))
+    numbered = instances or (panoptic and format_name is not None)
+    truth = open_truth(data, split, Raw(format_name, hierarchy, variant, images, numbered))
+    if panoptic and not truth.has_instances:
+        raise ConfigError("--panoptic", f"needs object numbers, and {data} keeps none", "prepare it with --instances")
     names = _level_names(truth.hierarchy, level)
     for gate in gates:
         gate.require_known(truth.hierarchy)
-    wanted = _wanted(rules, truth, _boundary_ratio(rules, boundary, boundary_ratio))
+    wanted = _wanted(rules, truth, _boundary_ratio(rules, boundary, boundary_ratio), panoptic=panoptic)
     options = {"draws": bootstrap, "seed": seed, "workers": workers or os.cpu_count() or 1}
-    png = LabelMaps(pred_ids, pred_suffix)
+    png = LabelMaps(pred_ids, pred_suffix, panoptic)
     sides = [predictions, *([against] if against else [])]
     # Label maps first: their worker processes are forked before torch has threads.
     scored = {path: _scored(path, truth, network, png, wanted, **options) for path in sorted(sides, key=is_run)}
@@ -201,10 +207,10 @@ def _boundary_ratio(rules: Protocol, boundary: bool, ratio: float | None) -> flo
     return ratio or (0.005 if rules.name == "cityscapes" else RATIO)
 
 
-def _wanted(rules: Protocol, truth: Truth, boundary_ratio: float | None) -> Wanted:
+def _wanted(rules: Protocol, truth: Truth, boundary_ratio: float | None, *, panoptic: bool = False) -> Wanted:
     from hiposeg_cli.evaluation.counting import Wanted
 
-    return Wanted(rules, boundary_ratio, instances=rules.name == "cityscapes" and truth.has_instances)
+    return Wanted(rules, boundary_ratio, instances=rules.name == "cityscapes" and truth.has_instances, objects=panoptic)
 
 
 def _level_names(hierarchy: Hierarchy, chosen: Sequence[str] | None) -> list[str]:

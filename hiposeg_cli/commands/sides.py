@@ -27,10 +27,11 @@ class Raw:
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """How label PNGs are read: which official ids they hold, if any, and what follows an image's name in theirs."""
+    """How label PNGs are read: their official ids, what follows an image's name in theirs, if objects are wanted."""
 
     ids: str | None = None
     suffix: str = ""
+    objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Network:
         from hiposeg_cli.errors import ConfigError, require_choice
 
         require_choice("--weights", self.weights, ("best", "last"))
-        if any(is_run(path) or not path.is_dir() for path in sides):
+        if any(is_run(path) or not (path.is_dir() or is_panoptic(path)) for path in sides):
             return
         given = {"--decode": self.decode != "leaf", "--confidence": self.confidence is not None}
         given |= {"--size": self.size is not None, "--calibration": self.calibration}
@@ -73,15 +74,28 @@ def is_run(path: Path) -> bool:
     return path.suffix in (".safetensors", ".onnx") or (path / "weights").is_dir() or (path / "config.yaml").is_file()
 
 
+def is_panoptic(path: Path) -> bool:
+    """Whether a path is meant as COCO panoptic predictions."""
+    return path.suffix == ".json"
+
+
 def open_side(path: Path, truth: Truth, network: Network, png: LabelMaps) -> Side:
     """A run or a folder, ready to be scored. Raises HiposegError for what is neither, or does not fit the truth."""
+    from hiposeg_cli.errors import ConfigError
+    from hiposeg_cli.evaluation.panoptic_json import PanopticPredictions
     from hiposeg_cli.evaluation.predictions import FolderPredictions, pred_lookup
 
     if is_run(path):
+        if png.objects:
+            raise ConfigError("--panoptic", f"needs object numbers, and {path} is a network without", "name label maps")
         return _run_side(path, truth, network)
     lookup = pred_lookup(png.ids, truth) if png.ids else None
-    folder = FolderPredictions(path, truth, suffix=png.suffix, lookup=lookup)
-    return Side(folder, {"kind": "label maps", "predictions": str(path), "ids": png.ids})
+    predictions: Predictions
+    if is_panoptic(path):
+        predictions = PanopticPredictions(path, truth, suffix=png.suffix, lookup=lookup)
+    else:
+        predictions = FolderPredictions(path, truth, suffix=png.suffix, lookup=lookup, objects=png.objects)
+    return Side(predictions, {"kind": "label maps", "predictions": str(path), "ids": png.ids})
 
 
 def _run_side(run: Path, truth: Truth, network: Network) -> Side:

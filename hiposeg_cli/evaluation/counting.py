@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.evaluation.calibration import Calibration
+from hiposeg_cli.evaluation.objects import Objects
 from hiposeg_cli.evaluation.predictions import Predicted, Predictions, UnknownIds
 from hiposeg_cli.evaluation.result import ImageResult, Kind, Problem
 from hiposeg_cli.evaluation.truth import TrueLabels, Truth, TruthImage
@@ -32,12 +33,14 @@ class Wanted:
     Attributes:
         boundary_ratio: width of the bands of Boundary IoU as a share of the diagonal; None for none.
         instances: iIoU, from the truth's object numbers.
+        objects: PQ and PartPQ, from the object numbers of both.
         thresholds: of the curve of back-off; none for none.
     """
 
     protocol: Protocol
     boundary_ratio: float | None = None
     instances: bool = False
+    objects: bool = False
     calibration: bool = False
     thresholds: tuple[float, ...] = ()
 
@@ -51,6 +54,7 @@ class Counts:
         self.chains: Chains | None = None
         self.boundary = ImageCounts(hierarchy) if wanted.boundary_ratio is not None else None
         self.instances = InstanceIoU(hierarchy) if wanted.instances else None
+        self.objects = Objects(hierarchy) if wanted.objects else None
         self.curve = BackOffCurve(hierarchy, wanted.thresholds) if wanted.thresholds else None
         self.calibration = Calibration(hierarchy) if wanted.calibration else None
         self.results: list[ImageResult] = []
@@ -71,6 +75,10 @@ class Counts:
         if self.instances is not None:
             assert true.numbers is not None, "asked for"
             self.instances.add(image.key, true.labels, true.numbers, fine)
+        if self.objects is not None:
+            assert true.numbers is not None, "asked for"
+            assert predicted.numbers is not None, "asked for"
+            self.objects.add(true.labels, true.numbers, predicted.maps, predicted.numbers, predicted.where)
         if self.curve is not None and predicted.chain is not None:
             self.curve.add(true.labels, predicted.chain.ids, predicted.chain.probabilities)
         if self.calibration is not None and predicted.probabilities is not None:
@@ -89,6 +97,8 @@ class Counts:
             self.boundary.merge(other.boundary)
         if self.instances is not None and other.instances is not None:
             self.instances.merge(other.instances)
+        if self.objects is not None and other.objects is not None:
+            self.objects.merge(other.objects)
         if self.curve is not None and other.curve is not None:
             self.curve.merge(other.curve)
         if self.calibration is not None and other.calibration is not None:
@@ -127,16 +137,16 @@ class _Job:
 
     def __call__(self, task: _Task) -> Counts | Problem:
         try:
-            true = self.truth.read(task.image, instances=self.wanted.instances)
+            true = self.truth.read(task.image, instances=self.wanted.instances or self.wanted.objects)
         except DataError as error:
             return _problem("truth", task.image.key, error)
         try:
             predicted = self.predictions.read(task.image, task.files, self.truth)
         except DataError as error:
             return _problem("ids" if isinstance(error, UnknownIds) else "unreadable", task.image.key, error)
-        for labels in predicted.maps:
-            if labels.shape != true.labels.shape:
-                return _of_other_size(task.image.key, predicted.where, labels.shape, true.labels.shape)
+        for found in (*predicted.maps, predicted.numbers):
+            if found is not None and found.shape != true.labels.shape:
+                return _of_other_size(task.image.key, predicted.where, found.shape, true.labels.shape)
         counts = Counts(self.truth.hierarchy, self.wanted)
         try:
             counts.add(task.image, true, predicted)

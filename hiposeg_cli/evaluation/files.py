@@ -18,6 +18,7 @@ from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.metrics.values import Matrix
 
 _OF_CLASSES = ("iou", "accuracy", "precision", "dice")
+_OF_OBJECTS = (("pq", "pq"), ("sq", "pq"), ("rq", "pq"), ("part_pq", "part_pq"))
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_class_csv(path: Path, summary: Mapping[str, Any]) -> None:
         said = {**point["levels"], "any": {"accuracy": point["accuracy"], "share": point["coverage"]}}
         rows += [{"level": level, "threshold": point["threshold"], **values} for level, values in said.items()]
     names = ["level", "id", "name", *_OF_CLASSES, "true_pixels", "predicted_pixels", "images", "sqiou"]
-    names += [title for title, part in (("boundary_iou", "boundary"), ("iiou", "iiou")) if part in summary]
+    names += [title for title, part in (("boundary_iou", "boundary"), ("iiou", "iiou"), *_OF_OBJECTS) if part in summary]
     names += ["protocol"] if "merged" in summary else []
     names += ["threshold", "share"] if "curve" in summary else []
     write_bytes_atomic(path, _csv([names, *([row.get(name, "") for name in names] for row in rows)]))
@@ -122,6 +123,10 @@ def _beside(summary: Mapping[str, Any], level: str) -> dict[str, dict[str, Any]]
         found[entry["name"]]["boundary_iou"] = entry["boundary_iou"]
     for name, value in summary.get("iiou", {}).get(level, {}).get("classes", {}).items():
         found[name]["iiou"] = value
+    for entry in summary.get("pq", {}).get(level, {}).get("classes", ()):
+        found[entry["name"]] |= {key: entry[key] for key in ("pq", "sq", "rq")}
+    for entry in summary.get("part_pq", {}).get(level, {}).get("classes", ()):
+        found[entry["name"]]["part_pq"] = entry["pq"]
     return found
 
 

@@ -18,6 +18,8 @@ _BESIDE = {
     "sqiou_avg": "sqiou",
     "boundary_iou": "boundary",
     "iiou": "iiou",
+    "pq": "pq",
+    "part_pq": "part_pq",
 }  # metric -> part of the summary
 _OF_TREES = ("sibling_miou", "cousin_miou", "h_precision", "h_recall", "h_f_score")
 

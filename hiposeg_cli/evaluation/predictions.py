@@ -29,6 +29,7 @@ from hiposeg_cli.remarks import collected
 
 Photo = NDArray[np.uint8]  # (H, W, 3)
 _USUAL = ("fine", "coarse")  # folders of the label-map levels, whatever the hierarchy calls these
+_OBJECTS = "object-number"  # stands beside the names of levels where files are listed
 
 
 class UnknownIds(DataError):
@@ -58,6 +59,7 @@ class Predicted:
         files: level name -> file.
         chain: for the curve of back-off; None where there is none.
         probabilities: (F, H, W) float32 over the finest classes; None where they are not known.
+        numbers: (H, W) object of each pixel, 0 for none; None where objects are not told apart.
         remarks: what is odd about the files and was handled.
     """
 
@@ -66,6 +68,7 @@ class Predicted:
     files: Mapping[str, str]
     chain: SaidChain | None = None
     probabilities: NDArray[np.float32] | None = None
+    numbers: NDArray[np.integer] | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -134,6 +137,7 @@ class FolderPredictions(Predictions):
     Args:
         suffix: what follows an image's name in the files' names.
         lookup: from the ids in the files to the hierarchy's; None where they are the hierarchy's own.
+        objects: object numbers are wanted: PNGs of 8 or 16 bits in the folder `inst` beside those of the levels.
 
     Attributes:
         folders: for each level, finest first, its folder, or None where the level follows from the one below.
@@ -142,17 +146,18 @@ class FolderPredictions(Predictions):
 
     parallel = True
 
-    def __init__(self, root: Path, truth: Truth, *, suffix: str = "", lookup: LookUp | None = None) -> None:
+    def __init__(
+        self, root: Path, truth: Truth, *, suffix: str = "", lookup: LookUp | None = None, objects: bool = False
+    ) -> None:
         self.name, self.hierarchy, self.lookup = root, truth.hierarchy, lookup
         self.folders = _level_folders(root, truth.hierarchy)
         if lookup is not None and sum(folder is not None for folder in self.folders) > 1:
             raise ConfigError("--pred-ids", f"does not apply to {root}, which has a folder for each level", "leave it out")
         _require_same_classes(root, truth)
-        self.matched = {
-            level.name: match(folder, truth.images, suffix)
-            for level, folder in zip(truth.hierarchy.levels, self.folders, strict=True)
-            if folder is not None
-        }
+        names = [level.name for level in truth.hierarchy.levels]
+        folders = {name: folder for name, folder in zip(names, self.folders, strict=True) if folder is not None}
+        folders |= {_OBJECTS: _folder_of_objects(root, folders[names[0]])} if objects else {}
+        self.matched = {name: match(folder, truth.images, suffix) for name, folder in folders.items()}
         if not any(found.files or found.duplicates or found.ambiguous for found in self.matched.values()):
             raise _nothing_fits(root, self.matched, truth.images, suffix)
 
@@ -164,16 +169,17 @@ class FolderPredictions(Predictions):
         levels = self.hierarchy.levels
         with truth.allowed(image), collected() as remarks:
             found = {level: read_label_png(path) for level, path in files.items()}
+        numbers = found.pop(_OBJECTS, None)
         where, finest = files[levels[0].name], found[levels[0].name]
         maps: tuple[LabelArray, ...] = (finest,)
         if self.lookup is not None:
             maps = self._mapped(finest, where)
         elif len(found) > 1:
             maps = on_every_level([found.get(level.name) for level in levels], self.hierarchy)
-        names = {level: str(path) for level, path in files.items()}
-        return Predicted(maps, where, names, remarks=tuple(remark.what for remark in remarks))
+        names = {level: str(path) for level, path in files.items() if level in found}
+        return Predicted(maps, where, names, numbers=numbers, remarks=tuple(remark.what for remark in remarks))
 
-    def _mapped(self, ids: LabelArray, where: Path) -> tuple[LabelArray, ...]:
+    def _mapped(self, ids: NDArray[np.integer], where: Path) -> tuple[LabelArray, ...]:
         """Official ids -> the hierarchy's; with maps of the levels above where an id is known on these only."""
         assert self.lookup is not None
         try:
@@ -241,6 +247,16 @@ def _level_folders(root: Path, hierarchy: Hierarchy) -> list[Path | None]:
         names = [level.folder, *_USUAL[depth : depth + 1]]
         folders.append(next((root / name for name in names if (root / name).is_dir()), None))
     return folders if folders[0] is not None else [root, *[None] * (len(folders) - 1)]
+
+
+def _folder_of_objects(root: Path, finest: Path) -> Path:
+    if finest == root:
+        cure = "put label maps in its folder fine and object numbers in inst, or name a COCO panoptic JSON"
+        raise DataError(root, "has no folder for each level, so object numbers have no place", cure)
+    if not (root / "inst").is_dir():
+        cure = "put PNGs of object numbers there, 0 for none, or name a COCO panoptic JSON"
+        raise DataError(root, "has no folder inst, so its objects are not told apart", cure)
+    return root / "inst"
 
 
 def _require_same_classes(root: Path, truth: Truth) -> None:

@@ -62,6 +62,8 @@ def _summary(counts: Counts) -> dict[str, Any]:
         summary |= {"boundary": boundary_summary(counts.boundary), "boundary_ratio": counts.wanted.boundary_ratio}
     if counts.instances is not None:
         summary["iiou"] = counts.instances.summary(counts.confusion)
+    if counts.objects is not None:
+        summary |= counts.objects.summary()
     if counts.calibration is not None:
         summary["calibration"] = counts.calibration.summary()
     if counts.curve is not None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from hiposeg_cli.exports.base import Exporter, Results, class_of, segment_map
 from hiposeg_cli.exports.coco_common import coco_head, coco_images, place_coco_photo
-from hiposeg_cli.exports.segments import Segment, ranked, segments_of
+from hiposeg_cli.exports.segments import Segment, segments_of
 from hiposeg_cli.exports.stream import JsonStream
-from hiposeg_cli.labelmap import PNG_LEVEL, write_bytes_atomic
+from hiposeg_cli.labelmap import PNG_LEVEL, ranked, write_bytes_atomic
 from hiposeg_cli.store import Row
 
 

@@ -30,9 +30,8 @@ from hiposeg_cli.exports.joint import (
     voc_color,
 )
 from hiposeg_cli.exports.photos import photo_path, photo_suffix, place_photo
-from hiposeg_cli.exports.segments import ranked
 from hiposeg_cli.hierarchy import Color
-from hiposeg_cli.labelmap import PNG_LEVEL, write_bytes_atomic
+from hiposeg_cli.labelmap import PNG_LEVEL, ranked, write_bytes_atomic
 from hiposeg_cli.store import Row
 
 _BACKGROUND, _IGNORED = "background", "ignored"

@@ -28,13 +28,6 @@ class Segment:
     rle: str
 
 
-def ranked(segments: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The values of a map in ascending order, and the map with each value replaced by its place among them."""
-    flat = segments.ravel()
-    values = np.unique(flat[np.concatenate(([True], flat[1:] != flat[:-1]))])  # one of each run: much less to sort
-    return values, np.searchsorted(values, segments).astype(np.int64)
-
-
 def segments_of(segments: NDArray[np.int64]) -> Iterator[Segment]:
     """Every value of a map but the negative ones, in ascending order.
 

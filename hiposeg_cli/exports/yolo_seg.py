@@ -15,7 +15,7 @@ from hiposeg_cli.exports.base import Exporter, Results, class_of, flat_names, se
 from hiposeg_cli.exports.contours import Points, join_lines, regions_of
 from hiposeg_cli.exports.folder import write_text
 from hiposeg_cli.exports.photos import photo_suffix, place_photo
-from hiposeg_cli.exports.segments import ranked
+from hiposeg_cli.labelmap import ranked
 from hiposeg_cli.store import Row
 
 _MIN_SIDE_PX = 10  # ultralytics drops smaller images as corrupt

@@ -7,6 +7,7 @@ their category, as in panopticapi's panoptic2semantic_segmentation.py. Published
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ class PanopticJson(CocoJson):
 
 
 @dataclass(frozen=True)
-class _Segment:
+class SegmentInfo:
     """One entry of `segments_info`; `area` is None where the file states none."""
 
     id: int
@@ -127,8 +128,8 @@ class CocoPanoptic(Coco):
         path = self.root / item.source
         table = self._table_of(item)
         (record,) = self.annotations(item)
-        segments = sorted(_segments(record, table), key=lambda segment: segment.id)
-        position = _positions(_segment_ids(path), segments, path)
+        segments = listed_segments(record, table.path, table.categories)
+        position = segment_positions(path, segments)
         counts = np.bincount(position.ravel(), minlength=len(segments) + 1).tolist()
         notes = [_area_note(*pair, self._categories) for pair in zip(segments, counts[1:], strict=True)]
         categories = np.array([self._unlabelled, *(segment.category_id for segment in segments)], dtype=np.int32)
@@ -140,42 +141,44 @@ class CocoPanoptic(Coco):
         return RawLabel(categories[position], sum(things), warnings=warnings, instances=instances)
 
 
-def _segments(record: dict[str, Any], table: CocoJson) -> list[_Segment]:
-    """The segments of one annotation record. Raises DataError naming the record for one that cannot be used."""
+def listed_segments(record: dict[str, Any], path: Path, known: Container[int] | None = None) -> list[SegmentInfo]:
+    """The segments of one annotation record of a JSON, by rising id.
+
+    Args:
+        known: the category ids there are; None where any will do.
+    Raises: DataError naming the record for one that cannot be used.
+    """
     listed = record.get("segments_info")
-    where = f"the annotation of image {record['image_id']}"
+    where = f"the annotation of image {record.get('image_id', record.get('file_name'))}"
     if not isinstance(listed, list):
-        raise DataError(table.path, f"{where} has no list segments_info", "is this a panoptic JSON?")
-    found: dict[int, _Segment] = {}
+        raise DataError(path, f"{where} has no list segments_info", "is this a panoptic JSON?")
+    found: dict[int, SegmentInfo] = {}
     for entry in listed:
         entry = entry if isinstance(entry, dict) else {}
         segment_id, category_id = entry.get("id"), entry.get("category_id")
         if type(segment_id) is not int or not 0 < segment_id <= _MAX_ID:
-            raise DataError(table.path, f"{where} has a segment of id {segment_id!r}", f"ids are 1..{_MAX_ID}")
+            raise DataError(path, f"{where} has a segment of id {segment_id!r}", f"ids are 1..{_MAX_ID}")
         if segment_id in found:
-            raise DataError(table.path, f"{where} has the segment {segment_id} twice", "keep one")
-        if type(category_id) is not int or category_id not in table.categories:
-            raise DataError(
-                table.path, f"{where}, segment {segment_id}, has unknown category_id {category_id!r}", "repair it"
-            )
-        found[segment_id] = _Segment(segment_id, category_id, bool(entry.get("iscrowd")), entry.get("area"))
-    return list(found.values())
+            raise DataError(path, f"{where} has the segment {segment_id} twice", "keep one")
+        if type(category_id) is not int or (known is not None and category_id not in known):
+            raise DataError(path, f"{where}, segment {segment_id}, has unknown category_id {category_id!r}", "repair it")
+        found[segment_id] = SegmentInfo(segment_id, category_id, bool(entry.get("iscrowd")), entry.get("area"))
+    return [found[segment_id] for segment_id in sorted(found)]
 
 
-def _segment_ids(path: Path) -> NDArray[np.int32]:
-    """(H, W) segment ids of an id PNG."""
+def segment_positions(path: Path, segments: Sequence[SegmentInfo]) -> NDArray[np.intp]:
+    """(H, W) position of each pixel's segment in an id PNG, from 1 in the order given (by rising id); 0 for void.
+
+    Raises: DataError for a file that cannot be read, and for ids that are not listed.
+    """
     pixels = read_rgb_png(path).astype(np.int32)  # 8-bit arithmetic would overflow
-    return pixels[..., 0] | pixels[..., 1] << 8 | pixels[..., 2] << 16
-
-
-def _positions(ids: NDArray[np.int32], segments: list[_Segment], path: Path) -> NDArray[np.intp]:
-    """(H, W) position of each pixel's segment, from 1 in the order of their ids; 0 for void."""
+    ids: NDArray[np.signedinteger] = pixels[..., 0] | pixels[..., 1] << 8 | pixels[..., 2] << 16
     known = np.array([0, *(segment.id for segment in segments)], dtype=np.int32)
     position: NDArray[np.intp] = np.searchsorted(known, ids).clip(max=len(segments))
     strange = ids[known[position] != ids]
     if strange.size:
-        values, pixels = np.unique(strange, return_counts=True)
-        shown = ", ".join(f"{value} ({count} px)" for value, count in list(zip(values, pixels, strict=True))[:5])
+        values, counts = np.unique(strange, return_counts=True)
+        shown = ", ".join(f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:5])
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
         raise DataError(
             path, f"segment ids that segments_info does not list: {shown}{more}", "use PNG and JSON of one release"
@@ -183,7 +186,7 @@ def _positions(ids: NDArray[np.int32], segments: list[_Segment], path: Path) -> 
     return position
 
 
-def _area_note(segment: _Segment, pixels: int, names: dict[int, str]) -> str:
+def _area_note(segment: SegmentInfo, pixels: int, names: dict[int, str]) -> str:
     """What is odd about the size of a segment, or nothing."""
     what = f"segment {segment.id} ({names[segment.category_id]})"
     if not pixels:

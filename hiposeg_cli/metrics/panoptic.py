@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Level
+from hiposeg_cli.labelmap import ranked
 from hiposeg_cli.metrics.values import Matrix, Values, mean_of_defined, none_if_nan, ratio
 
 
@@ -57,8 +58,8 @@ def match(truth: Segments, predicted: Segments, where: object) -> Matches:
         raise DataError(
             where, f"prediction is {predicted.numbers.shape}, truth is {truth.numbers.shape}", "predict at the original size"
         )
-    true, true_place = np.unique(np.append(truth.numbers, 0), return_inverse=True)
-    said, said_place = np.unique(np.append(predicted.numbers, 0), return_inverse=True)
+    true, true_place = ranked(np.append(truth.numbers, 0))
+    said, said_place = ranked(np.append(predicted.numbers, 0))
     shape = (len(true), len(said))
     table = np.bincount(true_place[:-1] * shape[1] + said_place[:-1], minlength=shape[0] * shape[1]).reshape(shape)
     areas = table.sum(axis=1), table.sum(axis=0)
@@ -73,8 +74,8 @@ def match(truth: Segments, predicted: Segments, where: object) -> Matches:
     missed = (true != 0) & ~crowd
     missed[row] = False
     return Matches(
-        np.stack([true[row], said[column]], axis=1).astype(np.int64), table[row, column], union[row, column],
-        said[wrong].astype(np.int64), true[missed].astype(np.int64),
+        np.stack([true[row], said[column]], axis=1), table[row, column], union[row, column],
+        said[wrong], true[missed],
     )  # fmt: skip
 
 
@@ -104,10 +105,16 @@ class Quality:
 
 
 class PanopticQuality:
-    """Counts of segments of one level: `counts` (3, K) int64 are TP, FP and FN."""
+    """Counts of segments of one level: `counts` (3, K) int64 are TP, FP and FN.
 
-    def __init__(self, level: Level) -> None:
+    Args:
+        things: (K,) bool, classes whose objects are told apart; None goes by their `kind`.
+    """
+
+    def __init__(self, level: Level, things: NDArray[np.bool_] | None = None) -> None:
         self.level = level
+        by_kind = np.array([node.kind == "thing" for node in level.nodes], dtype=np.bool_)
+        self.things: NDArray[np.bool_] = by_kind if things is None else things
         self.counts: Matrix = np.zeros((3, len(level)), dtype=np.int64)
         self.credits: list[list[float]] = [[] for _ in level.nodes]  # IoU of each match
 
@@ -142,8 +149,7 @@ class PanopticQuality:
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
         """Classes averaged over: all, things, stuff."""
-        things = np.array([node.kind == "thing" for node in self.level.nodes], dtype=np.bool_)
-        return {"all": np.ones(len(self.level), dtype=np.bool_), "things": things, "stuff": ~things}
+        return {"all": np.ones(len(self.level), dtype=np.bool_), "things": self.things, "stuff": ~self.things}
 
     def summary(self) -> dict[str, Any]:
         """Plain values for JSON."""

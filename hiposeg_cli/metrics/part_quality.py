@@ -3,38 +3,38 @@
 A match of a class with parts counts the mean IoU over the labels that occur: its parts, and the outside of both segments as
 one more. Pixels of the object without a true part, void and crowds are not looked at; predicted pixels without a part are
 nobody's false positive. A match of a class without parts counts its IoU. A true segment of a class with parts in which no
-part is annotated becomes a crowd, and so do true things without an instance number.
+part is annotated becomes a crowd, and so do true things without a number.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.labelmap import LabelArray, TwoLevelMap, ignore_value, valid_pixels
+from hiposeg_cli.metrics.objects import Numbers, has_parts, segments_of, things
 from hiposeg_cli.metrics.panoptic import Matches, PanopticQuality, Segments, match
 from hiposeg_cli.metrics.values import Matrix, ratio
 
-Numbers = NDArray[np.integer]  # (H, W) instance of each pixel in its class, 0 for none
-
 
 class PartQuality:
-    """Counts of PartPQ: the coarse classes are the objects, those with two or more fine classes have parts."""
+    """Counts of PartPQ: the coarse classes are the objects; `has_parts` (C,) says which have parts."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
-        self.has_parts: NDArray[np.bool_] = np.bincount(hierarchy.parent, minlength=hierarchy.n_coarse) > 1
-        self.things: NDArray[np.bool_] = np.array([node.kind == "thing" for node in hierarchy.coarse.nodes], dtype=np.bool_)
-        self.counts = PanopticQuality(hierarchy.coarse)
+        self.has_parts = has_parts(hierarchy)
+        self.counts = PanopticQuality(hierarchy.coarse, things(hierarchy, 1))
 
     def add(
         self, truth: TwoLevelMap, numbers: Numbers, predicted: TwoLevelMap, predicted_numbers: Numbers,
         where: object = "prediction",
     ) -> None:  # fmt: skip
         """Count one image. Numbers of stuff are not looked at. Raises DataError when sizes differ."""
-        true = self._with_crowds(self._segments(truth.coarse, numbers), truth, numbers)
-        said = self._segments(predicted.coarse, predicted_numbers)
+        true = self._with_crowds(segments_of(truth.coarse, numbers, self.counts.things), truth)
+        said = segments_of(predicted.coarse, predicted_numbers, self.counts.things)
         matches = match(true, said, where)
         credits = [self._credit(pair, matches, truth, predicted, true, said) for pair in range(len(matches.pairs))]
         self.counts.tally(matches, true, said, credits)
@@ -43,34 +43,18 @@ class PartQuality:
         """Add another process's counts."""
         self.counts.merge(other.counts)
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """Plain values for JSON: means over all classes, those with parts and those without; then by class."""
         quality = self.counts.quality()
         groups = {"all": np.ones_like(self.has_parts), "with_parts": self.has_parts, "without_parts": ~self.has_parts}
         means = {name: quality.means(chosen) for name, chosen in groups.items()}
         return means | {"classes": self.counts.summary()["classes"]}
 
-    def _segments(self, coarse: LabelArray, numbers: Numbers) -> Segments:
-        """One segment for each instance of a thing, and one for each class of stuff."""
-        valid = valid_pixels(coarse)
-        labels = coarse[valid].astype(np.int64)
-        own = np.where(self.things[labels], numbers[valid], 0)
-        found, place = np.unique((labels << 32) + own, return_inverse=True)
-        result = np.zeros(coarse.shape, dtype=np.int64)
-        result[valid] = place + 1
-        return Segments(result, {number: int(pair >> 32) for number, pair in enumerate(found.tolist(), start=1)})
-
-    def _with_crowds(self, segments: Segments, truth: TwoLevelMap, numbers: Numbers) -> Segments:
-        """Mark the true segments that cannot be matched."""
-        n = len(segments.classes) + 1
-        parts = np.bincount(segments.numbers[valid_pixels(truth.fine)], minlength=n)
-        numbered = np.bincount(segments.numbers[numbers > 0], minlength=n)
-        crowd = frozenset(
-            number
-            for number, label in segments.classes.items()
-            if (self.has_parts[label] and not parts[number]) or (self.things[label] and not numbered[number])
-        )
-        return Segments(segments.numbers, segments.classes, crowd)
+    def _with_crowds(self, segments: Segments, truth: TwoLevelMap) -> Segments:
+        """Mark objects without any true part, too, as crowds."""
+        parts = np.bincount(segments.numbers[valid_pixels(truth.fine)], minlength=len(segments.classes) + 1)
+        bare = {number for number, label in segments.classes.items() if self.has_parts[label] and not parts[number]}
+        return Segments(segments.numbers, segments.classes, segments.crowd | bare)
 
     def _credit(
         self, pair: int, matches: Matches, truth: TwoLevelMap, predicted: TwoLevelMap, true: Segments, said: Segments

@@ -74,6 +74,9 @@ def _columns(summary: dict[str, Any], comparison: ResultComparison | None) -> li
             for name, level in summary["iiou"].items()
         }
         columns.append(_Column("iIoU", _by_place(instances, "iiou", summary), _percent, "instances weigh alike"))
+    if "pq" in summary:
+        quality = {name: level["classes"] for name, level in summary["pq"].items()}
+        columns.append(_Column("PQ", _by_place(quality, "pq", summary), _percent, "objects matched"))
     return [
         *columns, _Column("true pixels", _by_place(scores, "pixels", summary), short),
         _Column("predicted", _by_place(scores, "predicted", summary), short, "pixels"),

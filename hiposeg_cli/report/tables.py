@@ -117,6 +117,12 @@ def beside_lines(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
         lines.append(_of_levels(title, summary["boundary"], names, "boundary_iou"))
     if "iiou" in summary:
         lines.append(_of_levels("iIoU (Cityscapes instance sizes)", summary["iiou"], names, "iiou"))
+    for name in names if "pq" in summary else ():
+        lines.append(_of_objects(f"PQ {name}", summary["pq"][name], {"things": "things", "stuff": "stuff"}))
+    for name in names if "part_pq" in summary else ():
+        if name in summary["part_pq"]:
+            groups = {"with_parts": "with parts", "without_parts": "without"}
+            lines.append(_of_objects(f"PartPQ {name}", summary["part_pq"][name], groups))
     if "calibration" in summary:
         for key, title in (("ece", "ECE"), ("ece_merged", "ECE of the best leaf's ancestors"), ("cwece", "cwECE")):
             lines.append(_of_levels(f"{title} (20 bins)", summary["calibration"], names, key))
@@ -132,6 +138,14 @@ def beside_lines(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
             f"{percent(finest[1]['pixel_accuracy'])}"
         )
     return lines
+
+
+def _of_objects(title: str, scores: dict[str, Any], groups: dict[str, str]) -> str:
+    """PQ, SQ and RQ of all classes, and PQ of groups of them."""
+    both = scores["all"]
+    beside = ", ".join(f"{word} {percent(scores[key]['pq'])} ({scores[key]['classes']})" for key, word in groups.items())
+    quality = f"SQ {percent(both['sq'])}, RQ {percent(both['rq'])}"
+    return f"{title} {percent(both['pq'])} over {both['classes']} classes ({quality}); {beside}"
 
 
 def _of_levels(title: str, levels: dict[str, Any], names: Sequence[str], key: str) -> str:
