@@ -133,7 +133,7 @@ def test_equal_to_cityscapes_scripts(
 
 
 def test_parts_of_objects(sample_data: Callable[[str], Path], tmp_path: Path) -> None:
-    """Genuine PASCAL-Part annotations predict themselves; without one object's number that object is another's part."""
+    """Genuine PASCAL-Part annotations predict themselves; with all objects of an image as one they do not."""
     raw, data = sample_data("pascal_part"), tmp_path / "data"
     options = ("--instances", "--workers", 1, "--hierarchy", "pascal-part-58", "--val", 0)
     result = run("prepare", "pascal-part", raw, data, *options)
