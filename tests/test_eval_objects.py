@@ -193,6 +193,7 @@ def test_what_has_no_objects_is_refused(city: Path, tmp_path: Path) -> None:
     refused(run("eval", maps, data, "--panoptic", "--decode", "sum"), "--decode", "needs a network")
     assert run("prepare", "cityscapes", city / "raw", tmp_path / "plain", "--workers", 1).exit_code == 0
     refused(run("eval", maps, tmp_path / "plain", "--panoptic"), "keeps none", "--instances")
+    refused(run("eval", maps, data, "--panoptic", "--against", tmp_path / "best.onnx"), "best.onnx is a network")
     save_all(tmp_path / "bare" / "fine", {"ulm/ulm_000000_000019": np.zeros((32, 40), np.uint8)})
     refused(run("eval", tmp_path / "bare", data, "--panoptic"), "has no folder inst")
 

@@ -57,6 +57,15 @@ def test_counts_by_hand() -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+def test_background_is_in_no_mean() -> None:
+    nodes = [ClassNode(k, f"c{k}", (0, 0, 0), kind=kind) for k, kind in enumerate(("background", "thing", "stuff"))]
+    counted = PanopticQuality(Level("coarse", tuple(nodes)))
+    counted.add(Segments(_row(1, 1, 2, 3), {1: 0, 2: 1, 3: 2}), Segments(_row(1, 2, 3, 3), {1: 0, 2: 1, 3: 2}))
+    summary = counted.summary()
+    assert [summary[name]["classes"] for name in ("all", "things", "stuff")] == [2, 1, 1]
+    assert summary["classes"][0]["fn"] == summary["classes"][0]["fp"] == 1  # half of it is no match
+
+
 def test_segments_on_void_or_on_a_crowd_of_their_class_are_no_false_positives() -> None:
     truth = Segments(_row(0, 0, 0, 0, 5, 5, 5, 5, 6), {5: 1, 6: 2}, crowd=frozenset({5}))
     predicted = Segments(_row(1, 1, 1, 2, 3, 3, 4, 4, 2), {1: 1, 2: 1, 3: 1, 4: 2})

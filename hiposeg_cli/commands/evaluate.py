@@ -100,7 +100,10 @@ def evaluate(
     gates = [Gate.parse(text) for text in fail_under or ()]
     rules = _rules(protocol, absent)
     network = Network(weights, size, decode, confidence, device, calibration)
-    network.check([path for path in (predictions, against) if path is not None])
+    png = LabelMaps(pred_ids, pred_suffix, panoptic)
+    sides = [predictions, *([against] if against else [])]
+    network.check(sides)
+    png.check(sides)
     page = html / "report.html" if html is not None and html.is_dir() else html
     for path, flag in ((csv_path, "--csv"), (confusion, "--confusion"), (page, "--html")):
         if path is not None:
@@ -114,8 +117,6 @@ def evaluate(
         gate.require_known(truth.hierarchy)
     wanted = _wanted(rules, truth, _boundary_ratio(rules, boundary, boundary_ratio), panoptic=panoptic)
     options = {"draws": bootstrap, "seed": seed, "workers": workers or os.cpu_count() or 1}
-    png = LabelMaps(pred_ids, pred_suffix, panoptic)
-    sides = [predictions, *([against] if against else [])]
     # Label maps first: their worker processes are forked before torch has threads.
     scored = {path: _scored(path, truth, network, png, wanted, **options) for path in sorted(sides, key=is_run)}
     results = [scored[path] for path in sides]

@@ -33,6 +33,14 @@ class LabelMaps:
     suffix: str = ""
     objects: bool = False
 
+    def check(self, sides: Sequence[Path]) -> None:
+        """Refuse networks where objects are wanted. Raises ConfigError."""
+        from hiposeg_cli.errors import ConfigError
+
+        for path in sides:
+            if self.objects and is_run(path):
+                raise ConfigError("--panoptic", f"needs object numbers, and {path} is a network", "name label maps")
+
 
 @dataclass(frozen=True)
 class Network:
@@ -81,13 +89,10 @@ def is_panoptic(path: Path) -> bool:
 
 def open_side(path: Path, truth: Truth, network: Network, png: LabelMaps) -> Side:
     """A run or a folder, ready to be scored. Raises HiposegError for what is neither, or does not fit the truth."""
-    from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.evaluation.panoptic_json import PanopticPredictions
     from hiposeg_cli.evaluation.predictions import FolderPredictions, pred_lookup
 
     if is_run(path):
-        if png.objects:
-            raise ConfigError("--panoptic", f"needs object numbers, and {path} is a network without", "name label maps")
         return _run_side(path, truth, network)
     lookup = pred_lookup(png.ids, truth) if png.ids else None
     predictions: Predictions

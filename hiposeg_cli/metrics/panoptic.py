@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Level
 from hiposeg_cli.labelmap import ranked
+from hiposeg_cli.metrics.scores import foreground
 from hiposeg_cli.metrics.values import Matrix, Values, mean_of_defined, none_if_nan, ratio
 
 
@@ -148,8 +149,9 @@ class PanopticQuality:
         return Quality(ratio(sums, size), sq, ratio(hits, size))
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """Classes averaged over: all, things, stuff."""
-        return {"all": np.ones(len(self.level), dtype=np.bool_), "things": self.things, "stuff": ~self.things}
+        """Classes averaged over: all, things, stuff; background, which panoptic sets have none of, in no mean."""
+        scored = foreground(self.level)
+        return {"all": scored, "things": scored & self.things, "stuff": scored & ~self.things}
 
     def summary(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -46,7 +46,8 @@ class PartQuality:
     def summary(self) -> dict[str, Any]:
         """Plain values for JSON: means over all classes, those with parts and those without; then by class."""
         quality = self.counts.quality()
-        groups = {"all": np.ones_like(self.has_parts), "with_parts": self.has_parts, "without_parts": ~self.has_parts}
+        scored = self.counts.groups()["all"]
+        groups = {"all": scored, "with_parts": scored & self.has_parts, "without_parts": scored & ~self.has_parts}
         means = {name: quality.means(chosen) for name, chosen in groups.items()}
         return means | {"classes": self.counts.summary()["classes"]}
 
