@@ -72,9 +72,10 @@ def count_ids(labels: LabelArray, n_classes: int) -> NDArray[np.int64]:
 def ranked(numbers: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The values of a map in ascending order, and the map with each value replaced by its place among them."""
     flat = numbers.ravel()
-    starts = np.concatenate(([True], flat[1:] != flat[:-1])) if flat.size else np.zeros(0, dtype=np.bool_)
-    values = np.unique(flat[starts]).astype(np.int64)  # one of each run: much less to sort
-    return values, np.searchsorted(values, numbers).astype(np.int64)
+    starts = np.append(np.zeros(min(1, flat.size), dtype=np.intp), np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    values, places = np.unique(flat[starts], return_inverse=True)  # one of each run: much less to sort
+    ranks = places.astype(np.int64).repeat(np.diff(starts, append=flat.size))
+    return values.astype(np.int64), ranks.reshape(numbers.shape)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,13 @@ def test_parts_of_objects(sample_data: Callable[[str], Path], tmp_path: Path) ->
 
 def test_lines_gates_csv_and_page(city: Path, tmp_path: Path) -> None:
     given = ("eval", city / "maps", city / "data", "--panoptic", "--bootstrap", 0)
-    result = run(*given, "--fail-under", "fine.pq=0.99", "--csv", tmp_path / "c.csv", "--html", tmp_path / "page.html")
+    result = run(
+        *given, "--per-class", "--fail-under", "fine.pq=0.99", "--csv", tmp_path / "c.csv", "--html", tmp_path / "page.html"
+    )
     assert result.exit_code == 1
     assert "--fail-under: fine.pq is 0." in result.stderr
     assert "PQ fine " in result.stdout
+    assert re.search(r"precision +PQ +SQ +RQ +true pixels", result.stdout)
     assert "PQ coarse " in result.stdout
     head, *lines = (tmp_path / "c.csv").read_text().splitlines()
     assert head.endswith(",pq,sq,rq")

@@ -266,6 +266,9 @@ def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -
     if len(columns) == 1:
         table.add_column("accuracy", justify="right")
         table.add_column("precision", justify="right")
+    quality = columns[0][1].get("pq", {}).get(level, {}).get("classes", ())
+    for title in ("PQ", "SQ", "RQ") if quality else ():
+        table.add_column(title, justify="right")
     table.add_column("true pixels", justify="right")
     squares = columns[0][1].get("sqiou")
     n_images = {entry["name"]: str(entry["images"]) for entry in squares[level]["classes"]} if squares else {}
@@ -275,6 +278,7 @@ def per_class_table(columns: Sequence[tuple[str, dict[str, Any]]], level: str) -
         cells = [_iou(summary["levels"][level]["classes"][entry["id"]]) for _, summary in columns]
         if len(columns) == 1:
             cells += [percent(entry["accuracy"]), percent(entry["precision"])]
+        cells += [percent(quality[entry["id"]][key]) for key in ("pq", "sq", "rq")] if quality else []
         counts = [str(entry["pixels"]), *([n_images[entry["name"]]] if n_images else [])]
         table.add_row(str(entry["id"]), escape(entry["name"]), *cells, *counts)
     means = [percent(summary["levels"][level]["miou"]) for _, summary in columns]
