@@ -92,8 +92,8 @@ def read_hashed_rgb(path: Path) -> tuple[NDArray[np.uint8], str]:
 
 def _decoded_rgb(image: ImageFile.ImageFile, path: Path) -> NDArray[np.uint8]:
     decode(image, path, "image")
-    if image.mode in ("I;16", "I"):
-        return np.repeat((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I;16", "I", "F"):
+        return _from_deep_grey(np.asarray(image), path)
     if image.width * image.height <= _BAND_PX:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     pixels, rows = np.empty((image.height, image.width, 3), np.uint8), max(1, _BAND_PX // image.width)
@@ -101,6 +101,15 @@ def _decoded_rgb(image: ImageFile.ImageFile, path: Path) -> NDArray[np.uint8]:
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         pixels[top : top + rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
     return pixels
+
+
+def _from_deep_grey(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of (H, W) grey of 16 bits, which may come in a wider type. Raises DataError for any other range."""
+    if values.dtype.kind == "f":
+        raise DataError(path, "holds floating-point numbers, whose black and white it does not say", "save it with 8 bits")
+    if values.size and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
+        raise DataError(path, "holds grey values beyond 16 bits", "save it with 8 or 16 bits")
+    return np.repeat((values.astype(np.int64) >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def read_rgb_png(path: Path) -> NDArray[np.uint8]:

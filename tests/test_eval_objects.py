@@ -15,6 +15,7 @@ from eval_sets import CITYSCAPES, IDS, draw_cityscapes, save, save_all
 from numpy.typing import NDArray
 from PIL import Image
 
+from hiposeg_cli.hierarchy import preset_dir
 from hiposeg_cli.hierarchy_yaml import load_hierarchy
 from hiposeg_cli.metrics.objects import has_parts, things
 
@@ -133,6 +134,45 @@ def test_equal_to_cityscapes_scripts(
         assert [ours[key] for key in ("pq", "sq", "rq")] == pytest.approx([theirs[name][k] for k in ("pq", "sq", "rq")])
 
 
+def test_categories_are_read_by_name(city: Path, tmp_path: Path) -> None:
+    """In any order, with any ids; those of another level are refused instead of being taken for the finest."""
+    first = quality(city / "pred.json", city / "data", "--pred-ids", "cityscapes")
+    content = json.loads((city / "pred.json").read_text())
+    names = {label_id: CITYSCAPES.fine.names[k] for k, label_id in IDS.items() if k is not None}
+    content["categories"] = [{"id": label_id, "name": name} for label_id, name in reversed(names.items())]
+    (tmp_path / "pred").symlink_to(city / "pred")
+    path = tmp_path / "pred.json"
+    path.write_text(json.dumps(content))
+    assert quality(path, city / "data") == first
+    content["categories"][0]["name"] = "vehicle"
+    path.write_text(json.dumps(content))
+    refused(run("eval", path, city / "data"), "pred.json", "is 'vehicle', no class of the level fine")
+    content["categories"] = [3]
+    path.write_text(json.dumps(content))
+    refused(run("eval", path, city / "data"), "a category without id and name")
+
+
+def test_official_names_of_coco_panoptic(sample_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """The genuine truth is its own prediction against prepared data: `categories` hold raw names, and ids with gaps."""
+    raw, data = sample_data("coco_panoptic"), tmp_path / "data"
+    result = run("prepare", "coco-panoptic", raw, data, "--instances")
+    assert result.exit_code == 0, result.output
+    found = quality(raw / "annotations" / "panoptic_train2017.json", data, "--split", "train")
+    assert [found["pq"][level]["all"]["pq"] for level in ("fine", "coarse")] == [1, 1]
+    path = raw / "annotations" / "panoptic_train2017.json"
+    told = run("eval", path, data, "--split", "train", "--pred-ids", "coco-panoptic")
+    refused(told, "--pred-ids coco-panoptic", "by names, not by ids")
+
+
+def test_things_without_numbers_are_said(city: Path, tmp_path: Path) -> None:
+    (tmp_path / "fine").symlink_to(city / "maps" / "fine")
+    for path in (city / "maps" / "inst").rglob("*.png"):
+        save(tmp_path / "inst" / path.relative_to(city / "maps" / "inst"), np.zeros((32, 40), np.uint8))
+    result = run("eval", tmp_path, city / "data", "--panoptic")
+    assert result.exit_code == 0, result.output
+    assert "4 of 4 images have predicted things without an object number" in result.stderr
+
+
 def test_parts_of_objects(sample_data: Callable[[str], Path], tmp_path: Path) -> None:
     """Genuine PASCAL-Part annotations predict themselves; with all objects of an image as one they do not."""
     raw, data = sample_data("pascal_part"), tmp_path / "data"
@@ -177,9 +217,9 @@ def test_lines_gates_csv_and_page(city: Path, tmp_path: Path) -> None:
     ("file", "words"),
     [
         ({}, ("has no list annotations",)),
-        ({"annotations": [3]}, ("annotation with the file_name None",)),
+        ({"annotations": [3]}, ("annotation without file_name",)),
         ({"annotations": [{"file_name": "a.png"}]}, ("has no list segments_info",)),
-        ({"annotations": [{"file_name": "a.png", "segments_info": []}] * 2}, ("'a.png'", "name each PNG once")),
+        ({"annotations": [{"file_name": "a.png", "segments_info": []}] * 2}, ("two annotations of a.png",)),
         ({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 0, "category_id": 1}]}]}, ("a segment of id 0",)),
         ({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1}]}]}, ("unknown category_id None",)),
     ],
@@ -190,9 +230,22 @@ def test_broken_json(city: Path, tmp_path: Path, file: object, words: tuple[str,
     refused(run("eval", path, city / "data", "--panoptic"), "p.json", *words)
 
 
+def test_a_taxonomy_without_things_is_refused(city: Path, tmp_path: Path) -> None:
+    """Its objects would all be stuff, whatever their numbers."""
+    hierarchy = tmp_path / "plain.yaml"
+    text = (preset_dir() / "cityscapes-19-7.yaml").read_text()
+    hierarchy.write_text(re.sub(r", kind: \w+", "", text))
+    given = ("--format", "cityscapes", "--hierarchy", hierarchy, "--pred-ids", "cityscapes", "--panoptic")
+    refused(run("eval", city / "pred.json", city / "raw", *given), "--panoptic", "no class", "kind: thing")
+
+
 def test_what_has_no_objects_is_refused(city: Path, tmp_path: Path) -> None:
     data, maps = city / "data", city / "maps"
-    refused(run("eval", tmp_path / "no.json", data, "--panoptic"), "no.json", "folder of its id PNGs")
+    refused(run("eval", tmp_path / "no.json", data, "--panoptic"), "no.json", "no such file")
+    (tmp_path / "alone.json").write_text('{"annotations": []}')
+    refused(run("eval", tmp_path / "alone.json", data, "--panoptic"), "alone.json", "folder of its id PNGs, alone/")
+    masks = run("eval", maps, city / "raw", "--format", "masks", "--hierarchy", "cityscapes-19-7", "--panoptic")
+    refused(masks, "--panoptic", "the format 'masks' has none")
     refused(run("eval", maps / "fine", data, "--panoptic"), "object numbers have no place")
     refused(run("eval", maps, data, "--panoptic", "--decode", "sum"), "--decode", "needs a network")
     assert run("prepare", "cityscapes", city / "raw", tmp_path / "plain", "--workers", 1).exit_code == 0
@@ -215,6 +268,7 @@ def test_single_images_without_objects_are_named_and_the_rest_is_scored(city: Pa
     assert result.exit_code == 1
     data = data_of(result)
     assert data["problem_counts"] == {"missing": 1, "size": 1}
+    assert any(found["kind"] == "size" and "/inst/" in found["where"] for found in data["problems"])
     assert "no object-number prediction" in next(found["what"] for found in data["problems"] if found["kind"] == "missing")
     assert data["images"] == 2
 

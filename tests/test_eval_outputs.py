@@ -89,9 +89,26 @@ def test_gates_say_which_did_not_hold(world: Path) -> None:
     both = run("eval", world / "good", world / "data", "--fail-under", "fine.iou.sky=1", "--json", "--workers", 1)
     assert both.exit_code == 1
     assert data_of(both)["gates_failed"][0].startswith("fine.iou.sky is ")
-    undefined = run("eval", world / "good", world / "data", "--fail-under", "fine.boundary_iou=0.1", "--workers", 1)
-    assert undefined.exit_code == 1
-    assert "fine.boundary_iou is undefined or was not measured" in undefined.stderr
+    for gate, flag in (("fine.boundary_iou", "--boundary"), ("coarse.pq", "--panoptic"), ("fine.iiou", "--protocol")):
+        refused(run("eval", world / "good", world / "data", "--fail-under", f"{gate}=0.1"), gate, "not measured", flag)
+
+
+def test_no_output_replaces_another_or_is_lost(world: Path, tmp_path: Path) -> None:
+    given = ("eval", world / "good", world / "data", "--workers", 1)
+    refused(run(*given, "--csv", tmp_path / "x", "--html", tmp_path / "x"), "--html", "is what --csv writes to")
+    refused(run(*given, "--csv", "/proc/none/c.csv"), "/proc/none/c.csv", "cannot be written")
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_other_kind_of_predictions_are_refused(world: Path, tmp_path: Path) -> None:
+    maps, data = world / "good", world / "data"
+    for flags in (("--device", "cpu"), ("--weights", "last")):
+        refused(run("eval", maps, data, *flags), flags[0], "needs a network")
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"")
+    for flags in (("--pred-ids", "cityscapes"), ("--pred-suffix", "_p"), ("--workers", "2")):
+        refused(run("eval", weights, data, *flags), flags[0], "needs label maps")
+    refused(run("eval", weights, data, "--weights", "last"), "--weights last", "is one file")
 
 
 def test_wrong_gates_are_one_line(world: Path) -> None:

@@ -28,6 +28,7 @@ from hiposeg_cli.infer.pipeline import Gate
 from hiposeg_cli.infer.predictor import PredictOptions, predict
 from hiposeg_cli.infer.shares import exit_code_of, share_of
 from hiposeg_cli.infer.sources import find_sources
+from hiposeg_cli.infer.views import Views
 from hiposeg_cli.labelmap import lift
 from hiposeg_cli.learn.batch import Output
 from hiposeg_cli.learn.decode import Decode
@@ -137,6 +138,42 @@ def test_modes_of_pictures(tmp_path: Path) -> None:
     assert (done.done, done.failures) == (8, ())
     for path in (tmp_path / "out").rglob("*.png"):
         assert ids(path).shape == (20, 30)
+
+
+def test_numbers_without_a_range_are_no_picture(tmp_path: Path) -> None:
+    folder, grey = tmp_path / "photos", noise(20, 30)[..., 0]
+    folder.mkdir()
+    Image.fromarray(grey.astype(np.float32) / 255).save(folder / "float.tif")
+    Image.fromarray(grey.astype(np.int32) * 70_000).save(folder / "wide.tif")
+    Image.fromarray(grey.astype(np.int32) * 257).save(folder / "deep.tif")
+    done = run(toy_model(tmp_path), folder, tmp_path / "out")
+    assert done.done == 1
+    assert [str(error).partition(" - ")[0].rpartition("/")[2] for error in done.failures] == [
+        "float.tif: holds floating-point numbers, whose black and white it does not say",
+        "wide.tif: holds grey values beyond 16 bits",
+    ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1)])
+def test_one_pixel_wide_in_every_view(size: tuple[int, int], tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", {"thin": size})
+    done = run(toy_model(tmp_path), photos, tmp_path / "out", views=Views((0.5, 1.0), flip=True))
+    assert (done.done, done.failures) == (1, ())
+    assert ids(tmp_path / "out" / "fine" / "thin.png").shape == size
+
+
+def test_results_of_two_models_are_never_mixed(tmp_path: Path) -> None:
+    """--overwrite replaces those of another model only all at once, and keeps lines of photos not named."""
+    photos, out = write_photos(tmp_path / "photos", {"a": (4, 4), "b": (4, 4)}), tmp_path / "out"
+    model = toy_model(tmp_path)
+    run(model, photos, out)
+    run(model, photos / "a.png", out, overwrite=True)
+    assert set(lines(out)) == {"a", "b"}
+    other = replace(model, amp=torch.bfloat16)
+    with pytest.raises(DataError, match="for 1 photos not named now, such as b"):
+        run(other, photos / "a.png", out, overwrite=True)
+    assert run(model, photos, out).skipped == 2, "nothing was touched"
+    assert run(other, photos, out, overwrite=True).done == 2
 
 
 def test_exif_orientation_is_not_applied_and_that_is_said(tmp_path: Path) -> None:

@@ -45,6 +45,22 @@ def test_folders_files_and_patterns(folder: Path) -> None:
     assert names("data/[odd].png") == ["[odd]"]  # a file of that name is no pattern
 
 
+def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
+    for name in ("film.mp4", "b.heic", "a.gif"):
+        (folder / "data" / "x" / name).write_bytes(b"")
+    (remark,) = find_sources(["data"]).remarks
+    assert remark.startswith("3 files in folders left out, such as a.gif")
+    (remark,) = find_sources(["data", "data/x/a.gif"]).remarks
+    assert remark.startswith("2 files in folders left out, such as b.heic")
+    assert find_sources(["data/y"]).remarks == ()
+    (folder / "films").mkdir()
+    (folder / "data" / "x" / "film.mp4").rename(folder / "films" / "film.mp4")
+    with pytest.raises(DataError, match=r"holds no images .*, but film\.mp4"):
+        find_sources(["films"])
+    with pytest.raises(DataError, match="all 1 images named lie below it"):
+        find_sources(["data/top.png"], out=Path("data"))
+
+
 @pytest.mark.parametrize("form", ["list.txt", "@list", "-", "- with zeros"])
 def test_lists(form: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = ["data/x/1.png", "", f"{folder}/data/y/1.png", "data/y/z", "./data/x/../top.png"]

@@ -92,7 +92,7 @@ def evaluate(
     from hiposeg_cli.commands.sides import LabelMaps, Network, Raw, is_run, open_truth
     from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.evaluation.comparison import compare_results
-    from hiposeg_cli.evaluation.files import confusion_tables, require_free, write_class_csv, write_confusion
+    from hiposeg_cli.evaluation.files import Outputs
     from hiposeg_cli.evaluation.gates import Gate
 
     if against is not None and not bootstrap:
@@ -100,38 +100,31 @@ def evaluate(
     gates = [Gate.parse(text) for text in fail_under or ()]
     rules = _rules(protocol, absent)
     network = Network(weights, size, decode, confidence, device, calibration)
-    png = LabelMaps(pred_ids, pred_suffix, panoptic)
+    png = LabelMaps(pred_ids, pred_suffix, panoptic, workers)
     sides = [predictions, *([against] if against else [])]
     network.check(sides)
     png.check(sides)
-    page = html / "report.html" if html is not None and html.is_dir() else html
-    for path, flag in ((csv_path, "--csv"), (confusion, "--confusion"), (page, "--html")):
-        if path is not None:
-            require_free(path, flag, overwrite=overwrite, is_folder=flag == "--confusion")
-    numbered = instances or (panoptic and format_name is not None)
-    truth = open_truth(data, split, Raw(format_name, hierarchy, variant, images, numbered))
-    if panoptic and not truth.has_instances:
-        raise ConfigError("--panoptic", f"needs object numbers, and {data} keeps none", "prepare it with --instances")
+    outputs = Outputs(csv_path, confusion, html / "report.html" if html is not None and html.is_dir() else html)
+    outputs.check(overwrite=overwrite)
+    truth = open_truth(data, split, Raw(format_name, hierarchy, variant, images, instances, panoptic))
     names = _level_names(truth.hierarchy, level)
+    wanted = _wanted(rules, truth, _boundary_ratio(rules, boundary, boundary_ratio), panoptic=panoptic)
     for gate in gates:
         gate.require_known(truth.hierarchy)
-    wanted = _wanted(rules, truth, _boundary_ratio(rules, boundary, boundary_ratio), panoptic=panoptic)
+        gate.require_measured(wanted.parts(truth.hierarchy))
     options = {"draws": bootstrap, "seed": seed, "workers": workers or os.cpu_count() or 1}
     # Label maps first: their worker processes are forked before torch has threads.
     scored = {path: _scored(path, truth, network, png, wanted, **options) for path in sorted(sides, key=is_run)}
     results = [scored[path] for path in sides]
     comparison = compare_results(*results, draws=bootstrap, seed=seed) if against else None
     result = results[0]
-    if csv_path is not None:
-        write_class_csv(csv_path, result.summary)
-    if confusion is not None:
-        write_confusion(confusion, confusion_tables(result))
+    outputs.write(result)
     failures = [failure for gate in gates if (failure := gate.failure(result.summary))]
     problems = failures or any(found.problems for found in results)
-    if page is not None:
-        _write_page(page, results, comparison, failures, worst, seed)
+    if outputs.page is not None:
+        _write_page(outputs.page, results, comparison, failures, worst, seed)
     if as_json:
-        _print_json(results, comparison, failures, worst, page)
+        _print_json(results, comparison, failures, worst, outputs.page)
     else:
         show(result.summary, names, per_class=per_class)
         _show_details(result, names, worst, with_confusion=confusion is not None)
@@ -278,6 +271,9 @@ def _warnings(results: Sequence[EvalResult]) -> list[str]:
         if share is not None and share > 0.2:
             what = "an ignore id that is a background hides its mistakes"
             lines.append(f"{100 * share:.0f} % of all pixels are ignored: {what}")
+        if unnumbered := result.summary.get("images_with_unnumbered_things"):
+            what = "have predicted things without an object number, which count as one object a class"
+            lines.append(f"{unnumbered} of {len(result.images)} images {what}")
         lines += result.remark_lines()
     return list(dict.fromkeys(lines))
 

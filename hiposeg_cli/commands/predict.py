@@ -28,8 +28,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SRC...",
-            help="Photos, folders, quoted patterns ('photos/**/*.jpg'), lists (@FILE or FILE.txt), videos, or - for a list "
-            "on standard input.",
+            help="Photos, folders (of photos, no videos), quoted patterns ('photos/**/*.jpg'), lists (@FILE or FILE.txt), "
+            "videos, or - for a list on standard input.",
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default runs/predict/NAME-N.")] = None,

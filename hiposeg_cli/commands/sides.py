@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Raw:
-    """How raw annotations are read; see `formats.base.ReaderOptions`. Without a format the data are prepared."""
+    """How raw annotations are read; see `formats.base.ReaderOptions`. Without a format the data are prepared.
+
+    With `objects` the truth must have object numbers.
+    """
 
     format: str | None = None
     hierarchy: str | None = None
     variant: str | None = None
     images: Path | None = None
     instances: bool = False
+    objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,19 @@ class LabelMaps:
     ids: str | None = None
     suffix: str = ""
     objects: bool = False
+    workers: int = 0
 
     def check(self, sides: Sequence[Path]) -> None:
-        """Refuse networks where objects are wanted. Raises ConfigError."""
+        """Refuse networks where objects are wanted, and settings of label maps where there are none. Raises ConfigError."""
         from hiposeg_cli.errors import ConfigError
 
-        for path in sides:
-            if self.objects and is_run(path):
-                raise ConfigError("--panoptic", f"needs object numbers, and {path} is a network", "name label maps")
+        runs = [path for path in sides if is_run(path)]
+        if runs and self.objects:
+            raise ConfigError("--panoptic", f"needs object numbers, and {runs[0]} is a network", "name label maps")
+        given = {"--pred-ids": self.ids is not None, "--pred-suffix": bool(self.suffix), "--workers": self.workers > 1}
+        for flag, is_given in given.items():
+            if is_given and len(runs) == len(sides):
+                raise ConfigError(flag, f"needs label maps, and {runs[0]} is a network", "leave it out")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Network:
             return
         given = {"--decode": self.decode != "leaf", "--confidence": self.confidence is not None}
         given |= {"--size": self.size is not None, "--calibration": self.calibration}
+        given |= {"--weights": self.weights != "best", "--device": self.device != "auto"}
         for flag, is_given in given.items():
             if is_given:
                 raise ConfigError(flag, f"needs a network, and {sides[0]} holds label maps", "leave it out, or name a run")
@@ -145,13 +155,38 @@ def score_side(side: Side, truth: Truth, wanted: Wanted, **options: Any) -> Eval
 
 def open_truth(data: Path, split: str, raw: Raw) -> Truth:
     """The data to score against. Raises HiposegError when they cannot be read, and for options of raw data without any."""
+    truth = _open_truth(data, split, raw)
+    if raw.objects:
+        _require_objects(truth)
+    return truth
+
+
+def _require_objects(truth: Truth) -> None:
+    """Raises ConfigError for a truth without object numbers, or without a class whose objects are told apart."""
+    from hiposeg_cli.errors import ConfigError
+    from hiposeg_cli.metrics.objects import things
+
+    if not truth.has_instances:
+        raise ConfigError("--panoptic", f"needs object numbers, and {truth.name} keeps none", "prepare it with --instances")
+    if not things(truth.hierarchy, 0).any():
+        what = f"tells apart the objects of things, and no class of the hierarchy {truth.hierarchy.name!r} is one"
+        raise ConfigError("--panoptic", what, "give classes `kind: thing` in its file, and prepare again")
+
+
+def _open_truth(data: Path, split: str, raw: Raw) -> Truth:
     from hiposeg_cli.errors import ConfigError
     from hiposeg_cli.evaluation.truth import PreparedTruth, RawTruth
     from hiposeg_cli.formats.base import ReaderOptions
 
     if raw.format is not None:
-        options = ReaderOptions(images=raw.images, variant=raw.variant, instances=raw.instances)
-        return RawTruth(raw.format, data, split, raw.hierarchy, options)
+        options = ReaderOptions(images=raw.images, variant=raw.variant, instances=raw.instances or raw.objects)
+        try:
+            return RawTruth(raw.format, data, split, raw.hierarchy, options)
+        except ConfigError as error:
+            if error.where == "--instances" and not raw.instances:
+                what = f"needs object numbers, which the format {raw.format!r} has none of"
+                raise ConfigError("--panoptic", what, "leave it out") from None
+            raise
     for name in ("hierarchy", "variant", "images", "instances"):
         if getattr(raw, name):
             raise ConfigError(f"--{name}", "is about raw annotations", "pass --format too, or leave it out")

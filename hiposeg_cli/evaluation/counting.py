@@ -12,7 +12,7 @@ from pathlib import Path
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.evaluation.calibration import Calibration
 from hiposeg_cli.evaluation.objects import Objects
-from hiposeg_cli.evaluation.predictions import Predicted, Predictions, UnknownIds
+from hiposeg_cli.evaluation.predictions import OBJECTS, Predicted, Predictions, UnknownIds
 from hiposeg_cli.evaluation.result import ImageResult, Kind, Problem
 from hiposeg_cli.evaluation.truth import TrueLabels, Truth, TruthImage
 from hiposeg_cli.hierarchy import Hierarchy
@@ -21,6 +21,7 @@ from hiposeg_cli.metrics.boundary import boundary_counts
 from hiposeg_cli.metrics.chains import Chains
 from hiposeg_cli.metrics.images import ImageCounts, image_counts
 from hiposeg_cli.metrics.instances import InstanceIoU
+from hiposeg_cli.metrics.objects import has_parts
 from hiposeg_cli.metrics.scores import iou_of
 from hiposeg_cli.metrics.values import Matrix, mean_of_defined, none_if_nan, ratio
 from hiposeg_cli.pool import Progress, Workers, mapped
@@ -43,6 +44,12 @@ class Wanted:
     objects: bool = False
     calibration: bool = False
     thresholds: tuple[float, ...] = ()
+
+    def parts(self, hierarchy: Hierarchy) -> set[str]:
+        """Names of the parts of a summary that these add."""
+        given = {"boundary": self.boundary_ratio is not None, "iiou": self.instances, "pq": self.objects}
+        given["part_pq"] = self.objects and bool(has_parts(hierarchy).any())
+        return {name for name, is_given in given.items() if is_given}
 
 
 class Counts:
@@ -144,9 +151,11 @@ class _Job:
             predicted = self.predictions.read(task.image, task.files, self.truth)
         except DataError as error:
             return _problem("ids" if isinstance(error, UnknownIds) else "unreadable", task.image.key, error)
-        for found in (*predicted.maps, predicted.numbers):
+        where_numbers = task.files.get(OBJECTS, predicted.where)
+        placed = [*((labels, predicted.where) for labels in predicted.maps), (predicted.numbers, where_numbers)]
+        for found, where in placed:
             if found is not None and found.shape != true.labels.shape:
-                return _of_other_size(task.image.key, predicted.where, found.shape, true.labels.shape)
+                return _of_other_size(task.image.key, where, found.shape, true.labels.shape)
         counts = Counts(self.truth.hierarchy, self.wanted)
         try:
             counts.add(task.image, true, predicted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hiposeg_cli.errors import DataError
+from hiposeg_cli.errors import ConfigError, DataError, OutputError
 from hiposeg_cli.evaluation.result import EvalResult
 from hiposeg_cli.labelmap import write_bytes_atomic
 from hiposeg_cli.metrics.values import Matrix
@@ -78,7 +79,38 @@ def write_confusion(folder: Path, tables: Iterable[ConfusionTable]) -> None:
         write_bytes_atomic(folder / table.file_name, table.csv())
 
 
-def require_free(path: Path, flag: str, *, overwrite: bool, is_folder: bool = False) -> None:
+@dataclass(frozen=True)
+class Outputs:
+    """Where an evaluation writes to: the per-class CSV, a folder of confusion matrices, the page; None for none."""
+
+    csv: Path | None = None
+    confusion: Path | None = None
+    page: Path | None = None
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse what would be replaced, before the work: what is there, and one output by another.
+
+        Raises: ConfigError, DataError, and OutputError for a place that cannot be written to.
+        """
+        flags = {"--csv": self.csv, "--confusion": self.confusion, "--html": self.page}
+        given = {flag: path for flag, path in flags.items() if path is not None}
+        taken: dict[Path, str] = {}
+        for flag, path in given.items():
+            _require_free(path, flag, overwrite=overwrite, is_folder=flag == "--confusion")
+            _require_writable(path)
+            other = taken.setdefault(path.resolve(), flag)
+            if other != flag:
+                raise ConfigError(f"{flag} {path}", f"is what {other} writes to", "name another file")
+
+    def write(self, result: EvalResult) -> None:
+        """Write the CSV files; the page is `report`'s."""
+        if self.csv is not None:
+            write_class_csv(self.csv, result.summary)
+        if self.confusion is not None:
+            write_confusion(self.confusion, confusion_tables(result))
+
+
+def _require_free(path: Path, flag: str, *, overwrite: bool, is_folder: bool = False) -> None:
     """Refuse a file, or a folder that is not empty, that would be replaced, and one in the place of the other.
 
     Raises: DataError.
@@ -89,6 +121,16 @@ def require_free(path: Path, flag: str, *, overwrite: bool, is_folder: bool = Fa
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
         raise DataError(path, "exists", f"pass --overwrite or another {flag}")
+
+
+def _require_writable(path: Path) -> None:
+    """Try the nearest folder that is there. Raises OutputError."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "choose another folder") from None
 
 
 def write_class_csv(path: Path, summary: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ _BESIDE = {
     "pq": "pq",
     "part_pq": "part_pq",
 }  # metric -> part of the summary
+_FLAGS = {
+    "boundary": "--boundary", "iiou": "--protocol cityscapes, with object numbers", "pq": "--panoptic",
+    "part_pq": "--panoptic, with a taxonomy of parts",
+}  # fmt: skip
 _OF_TREES = ("sibling_miou", "cousin_miou", "h_precision", "h_recall", "h_f_score")
 
 
@@ -53,6 +57,12 @@ class Gate:
             short = [name for name in known if ".iou." not in name]
             raise ConfigError(f"--fail-under {self.name}", "is no score", did_you_mean(self.name, short))
 
+    def require_measured(self, measured: Container[str]) -> None:
+        """Raise ConfigError for a score that needs a flag which was not given; `measured` names parts of the summary."""
+        part = _BESIDE.get(self.name.rpartition(".")[2])
+        if part in _FLAGS and part not in measured:
+            raise ConfigError(f"--fail-under {self.name}", "is not measured", f"pass {_FLAGS[part]} too")
+
     def failure(self, summary: Mapping[str, Any]) -> str:
         """Why a summary does not pass, in words; empty when it does."""
         value = _values(summary).get(self.name)
@@ -64,8 +74,9 @@ class Gate:
 def _names(hierarchy: Hierarchy) -> set[str]:
     names = {f"tree.{metric}" for metric in _OF_TREES}
     for level in hierarchy.levels:
-        names |= {f"{level.name}.{metric}" for metric in (*_OF_LEVELS, *_BESIDE)}
+        names |= {f"{level.name}.{metric}" for metric in (*_OF_LEVELS, *_BESIDE) if metric != "part_pq"}
         names |= {f"{level.name}.iou.{name}" for name in level.names}
+    names.add(f"{hierarchy.coarse.name}.part_pq")
     for level in hierarchy.levels[1:]:
         names |= {f"merged.{level.name}.{metric}" for metric in _OF_LEVELS} | {f"consistency.{level.name}"}
     return names

@@ -13,12 +13,16 @@ from hiposeg_cli.metrics.part_quality import PartQuality
 
 
 class Objects:
-    """Counts of segments; `parts` is None where no object has parts."""
+    """Counts of segments; `parts` is None where no object has parts.
+
+    `unnumbered` counts the images with predicted things without a number, which are one object a class.
+    """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
         self.levels = [PanopticQuality(level, things(hierarchy, depth)) for depth, level in enumerate(hierarchy.levels)]
         self.parts = PartQuality(hierarchy) if has_parts(hierarchy).any() else None
+        self.unnumbered = 0
 
     def add(
         self, truth: TwoLevelMap, numbers: Numbers, predicted: Sequence[LabelArray], predicted_numbers: Numbers,
@@ -27,9 +31,10 @@ class Objects:
         """Count one image; maps of levels above may be left out. Raises DataError when sizes differ."""
         true = on_every_level([truth.fine, truth.coarse], self.hierarchy)
         said = on_every_level(predicted, self.hierarchy)
-        for counted, labels, others in zip(self.levels, true, said, strict=True):
-            segments = segments_of(labels, numbers, counted.things), segments_of(others, predicted_numbers, counted.things)
-            counted.add(*segments, where)
+        for depth, counted in enumerate(self.levels):
+            segments = segments_of(said[depth], predicted_numbers, counted.things)
+            counted.add(segments_of(true[depth], numbers, counted.things), segments, where)
+            self.unnumbered += bool(segments.crowd) if depth == 0 else 0
         if self.parts is not None:
             self.parts.add(truth, numbers, TwoLevelMap(said[0], said[1]), predicted_numbers, where)
 
@@ -37,12 +42,15 @@ class Objects:
         """Add another process's counts."""
         for mine, theirs in zip(self.levels, other.levels, strict=True):
             mine.merge(theirs)
+        self.unnumbered += other.unnumbered
         if self.parts is not None and other.parts is not None:
             self.parts.merge(other.parts)
 
     def summary(self) -> dict[str, Any]:
-        """Plain values for JSON: `pq` by level, and `part_pq` of the coarse one; see `PanopticQuality.summary`."""
-        found = {"pq": {counted.level.name: _with_total(counted.summary(), "pq") for counted in self.levels}}
+        """Plain values for JSON: `pq` by level, `part_pq` of the coarse one (see `PanopticQuality.summary`), and how many
+        images have predicted things without a number."""
+        found: dict[str, Any] = {"pq": {one.level.name: _with_total(one.summary(), "pq") for one in self.levels}}
+        found["images_with_unnumbered_things"] = self.unnumbered
         if self.parts is not None:
             found["part_pq"] = {self.hierarchy.coarse.name: _with_total(self.parts.summary(), "part_pq")}
         return found

@@ -29,7 +29,7 @@ from hiposeg_cli.remarks import collected
 
 Photo = NDArray[np.uint8]  # (H, W, 3)
 _USUAL = ("fine", "coarse")  # folders of the label-map levels, whatever the hierarchy calls these
-_OBJECTS = "object-number"  # stands beside the names of levels where files are listed
+OBJECTS = "object-number"  # stands beside the names of levels where files are listed
 
 
 class UnknownIds(DataError):
@@ -156,7 +156,7 @@ class FolderPredictions(Predictions):
         _require_same_classes(root, truth)
         names = [level.name for level in truth.hierarchy.levels]
         folders = {name: folder for name, folder in zip(names, self.folders, strict=True) if folder is not None}
-        folders |= {_OBJECTS: _folder_of_objects(root, folders[names[0]])} if objects else {}
+        folders |= {OBJECTS: _folder_of_objects(root, folders[names[0]])} if objects else {}
         self.matched = {name: match(folder, truth.images, suffix) for name, folder in folders.items()}
         if not any(found.files or found.duplicates or found.ambiguous for found in self.matched.values()):
             raise _nothing_fits(root, self.matched, truth.images, suffix)
@@ -168,8 +168,8 @@ class FolderPredictions(Predictions):
     def read(self, image: TruthImage, files: Mapping[str, Path], truth: Truth) -> Predicted:
         levels = self.hierarchy.levels
         with truth.allowed(image), collected() as remarks:
-            found = {level: read_label_png(path) for level, path in files.items()}
-        numbers = found.pop(_OBJECTS, None)
+            found = {level: read_label_png(path) for level, path in files.items() if level != OBJECTS}
+            numbers = _object_numbers(files[OBJECTS]) if OBJECTS in files else None
         where, finest = files[levels[0].name], found[levels[0].name]
         maps: tuple[LabelArray, ...] = (finest,)
         if self.lookup is not None:
@@ -203,8 +203,8 @@ def pred_lookup(name: str, truth: Truth) -> LookUp:
     Raises: ConfigError for a format whose labels are no ids, HierarchyError for one that the hierarchy does not know.
     """
     if isinstance(truth, RawTruth) and name == truth.reader.name:
-        return _with_void(truth.reader.targets(), truth.hierarchy, name)
-    return _with_void(_published(name, truth.hierarchy), truth.hierarchy, name)
+        return with_void(truth.reader.targets(), truth.hierarchy, f"--pred-ids {name}")
+    return with_void(_published(name, truth.hierarchy), truth.hierarchy, f"--pred-ids {name}")
 
 
 def _published(name: str, hierarchy: Hierarchy) -> dict[int, Target]:
@@ -221,6 +221,10 @@ def _published(name: str, hierarchy: Hierarchy) -> dict[int, Target]:
         known = [*hierarchy.sources, *_more_codings(hierarchy)]
         what = f"names no source of the hierarchy {hierarchy.name!r}"
         raise HierarchyError(f"--pred-ids {name}", what, did_you_mean(name, known))
+    if not all(isinstance(key, int) for key in hierarchy.source(name).map):
+        what = f"is known to the hierarchy {hierarchy.name!r} by names, not by ids"
+        cure = f"score against raw data with --format {name}, or name a panoptic JSON with categories and leave it out"
+        raise HierarchyError(f"--pred-ids {name}", what, cure)
     return id_targets(hierarchy.source(name), hierarchy, f"{where} {name}")
 
 
@@ -232,10 +236,10 @@ def _more_codings(hierarchy: Hierarchy) -> list[str]:
     return codings + (["cityscapes-train-ids"] if "cityscapes" in hierarchy.sources else [])
 
 
-def _with_void(targets: Mapping[int, Target], hierarchy: Hierarchy, name: str) -> LookUp:
+def with_void(targets: Mapping[int, Target], hierarchy: Hierarchy, where: object) -> LookUp:
     """The look-up, in which the ignore values of 8 and 16 bits are void unless they are ids."""
     void: dict[int, Target] = {ignore_value(dtype): (None, None) for dtype in (np.uint8, np.uint16)}
-    return LookUp(void | dict(targets), hierarchy, f"--pred-ids {name}")
+    return LookUp(void | dict(targets), hierarchy, where)
 
 
 def _level_folders(root: Path, hierarchy: Hierarchy) -> list[Path | None]:
@@ -257,6 +261,13 @@ def _folder_of_objects(root: Path, finest: Path) -> Path:
         cure = "put PNGs of object numbers there, 0 for none, or name a COCO panoptic JSON"
         raise DataError(root, "has no folder inst, so its objects are not told apart", cure)
     return root / "inst"
+
+
+def _object_numbers(path: Path) -> NDArray[np.integer]:
+    try:
+        return read_label_png(path)
+    except DataError as error:
+        raise DataError(path, error.what, "save object numbers as grey PNGs of 8 or 16 bits") from None
 
 
 def _require_same_classes(root: Path, truth: Truth) -> None:

@@ -97,8 +97,8 @@ class EvalResult:
 
     Attributes:
         summary: all numbers as plain values: what was evaluated, what `metrics.summarize` gives, and by level name
-            `sqiou`, `intervals` and, where asked for, `boundary`, `iiou`, `calibration`; `chains` and `curve` where there
-            are any.
+            `sqiou`, `intervals` and, where asked for, `boundary`, `iiou`, `calibration`, `pq`, `part_pq`; `chains` and
+            `curve` where there are any.
         confusion: the counts over the set, from which every level's matrix is folded.
         counts: true positives, false positives and misses of each image, level and class, under the protocol.
         images: sorted by key.

@@ -78,7 +78,10 @@ def load_model(run: Path, *, which: str = "best", device: str = "auto") -> Model
 
     Args:
         run: a run folder, a .safetensors file, or an .onnx file that `hiposeg export` wrote.
+        which: `best` or `last` weights of a run folder.
     """
+    if which != "best" and run.is_file():
+        raise ConfigError(f"--weights {which}", f"chooses from a run folder, and {run} is one file", "leave it out")
     if run.suffix == ".onnx":
         return _exported(run, device)
     if run.suffix == ".pt2":

@@ -29,7 +29,7 @@ class Prediction:
     """What a network says about one photo, at the photo's own size.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, turned as the network saw it.
+        image: (H, W, 3) uint8 RGB, as stored.
         maps: one (H, W) label map for every level of the hierarchy, finest first.
         confidence: (H, W) float32, the probability of what is said on the finest level; None unless asked for.
         probabilities: (F, H, W) float16 over the finest classes; None unless asked for.

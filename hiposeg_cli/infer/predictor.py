@@ -145,7 +145,8 @@ class Predictor:
         classes = {level.name: level.names for level in hierarchy.levels}
         about = {"hierarchy_digest": hierarchy.digest, "classes": classes}
         suffix, again = options.shard.suffix, {"overwrite": options.overwrite, "resume": options.resume}
-        record = Record(self.out, self.identity, about, suffix=suffix, **again)
+        names = {source.name for source in sources.photos}
+        record = Record(self.out, self.identity, about, names, suffix=suffix, **again)
         failures = list(sources.refused) if options.shard.number == 1 else []
         done, total = 0, len(photos) + len(failures)
         wanted, skipped = self._wanted(photos, record, failures)
@@ -165,6 +166,7 @@ class Predictor:
         for saver in self.savers:
             saver.finish(self.out)
         warnings = [self.looker.warning] if self.looker.warning else []
+        warnings += sources.remarks if options.shard.number == 1 else []
         return Predicted(done, skipped, tuple(failures), (*warnings, *self.remarks.lines()))
 
     def _entry(self, done: Done) -> Entry:

@@ -7,7 +7,7 @@ A photo's line is added after its files are there, so whatever is killed continu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,23 +57,23 @@ class Record:
     Args:
         identity: names the model and the settings; results of another are refused.
         about: what else predictions.json says.
+        names: of all photos that are predicted now, by any part.
         suffix: of this part's file; "" for the whole.
-        overwrite: whether results of another model may be replaced; nothing counts as done then.
+        overwrite: whether results of another model may be replaced, if none of them would stay among the new ones.
         resume: whether OUT must hold results already.
     Raises: DataError when OUT holds something else.
     """
 
     def __init__(
-        self, out: Path, identity: str, about: dict[str, Any], *, suffix: str = "", overwrite: bool = False,
-        resume: bool = False,
+        self, out: Path, identity: str, about: dict[str, Any], names: Collection[str], *, suffix: str = "",
+        overwrite: bool = False, resume: bool = False,
     ) -> None:  # fmt: skip
         self.out, self.identity = out, identity
         self.about_path, self.lines_path = out / "predictions.json", out / f"predictions{suffix}.jsonl"
         self.found: dict[str, Entry] = {}
         self.own: dict[str, Entry] = {}
         self._claim(overwrite=overwrite, resume=resume)
-        if not overwrite:
-            self._read()
+        self._read(names)
         if overwrite or not self.about_path.exists():
             text = json.dumps({"id": identity, **about}, indent=1, ensure_ascii=False)
             write_bytes_atomic(self.about_path, (text + "\n").encode())
@@ -101,8 +101,12 @@ class Record:
             what = "holds the predictions of another model, input size, precision, decoding rule or other settings"
             raise DataError(self.out, what, "choose another --out, or pass --overwrite")
 
-    def _read(self) -> None:
-        """Take in the lines of all parts: of a photo the last one, of several parts rather one that is done."""
+    def _read(self, names: Collection[str]) -> None:
+        """Take in the lines of all parts: of a photo the last one, of several parts rather one that is done.
+
+        Raises: DataError when photos outside `names` have results of another model.
+        """
+        others: set[str] = set()
         for path in sorted(self.out.glob("predictions*.jsonl")):
             found: dict[str, Entry] = {}
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -110,9 +114,14 @@ class Record:
                     entry = Entry(**json.loads(line))
                     if entry.id == self.identity:
                         found[entry.name] = entry
+                    elif entry.status == DONE:
+                        others.add(entry.name)
             if path == self.lines_path:
                 self.own = dict(found)
             self.found |= {name: entry for name, entry in found.items() if name not in self.found or entry.status == DONE}
+        if stay := sorted(others - set(names) - {name for name, entry in self.found.items() if entry.status == DONE}):
+            what = f"holds results of another model or settings for {len(stay)} photos not named now, such as {stay[0]}"
+            raise DataError(self.out, what, "name these photos too, or choose another --out")
 
     def holds(self, source: Source, targets: Sequence[Path]) -> bool:
         """Whether all results of a photo are there and of this very photo.

@@ -16,6 +16,7 @@ from hiposeg_cli.infer.video import VIDEO_SUFFIXES, count_frames
 from hiposeg_cli.raw_file import file_bytes
 
 _LIST_SUFFIX = ".txt"
+_OTHER_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm")  # of pictures, not looked for in folders
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Sources:
 
     photos: tuple[Source, ...]
     refused: tuple[HiposegError, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def find_sources(named: Sequence[str | Path], out: Path | None = None) -> Sources:
@@ -40,8 +42,8 @@ def find_sources(named: Sequence[str | Path], out: Path | None = None) -> Source
         for source in _sources_of(str(one), found):
             found.add(source)
     if not found.photos and not found.refused:
-        raise DataError(str(named[0]), f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check the folder")
-    return Sources(tuple(found.photos.values()), tuple(found.refused))
+        raise found.nothing(str(named[0]))
+    return Sources(tuple(found.photos.values()), tuple(found.refused), tuple(found.remarks()))
 
 
 class _Found:
@@ -49,16 +51,37 @@ class _Found:
         self.out = out
         self.photos: dict[str, Source] = {}
         self.refused: list[HiposegError] = []
+        self.not_taken: list[Path] = []  # videos and pictures of other formats in folders
+        self.n_below_out = 0
 
     def add(self, source: Source) -> None:
         """Keep a photo; one that comes twice counts once, and of two with one name the second is refused."""
         path = Path(os.path.abspath(source.path))
         if self.out is not None and self.out in source.path.resolve().parents:
+            self.n_below_out += 1
             return
         other = self.photos.setdefault(source.name, source)
         if Path(os.path.abspath(other.path)) != path:
             cure = "rename one; or name their folder, or quote a pattern, so that results keep folders"
             self.refused.append(DataError(source.path, f"has the same stem as {other.path}", cure))
+
+    def nothing(self, named: str) -> DataError:
+        """Why no photo is left."""
+        if self.n_below_out:
+            what = f"all {self.n_below_out} images named lie below it, where results are"
+            return DataError(str(self.out), what, "choose another --out")
+        if self.not_taken:
+            what = f"holds no images ({', '.join(IMAGE_SUFFIXES)}), but {self.not_taken[0].name}"
+            return DataError(named, what, "name that file to predict it")
+        return DataError(named, f"holds no images ({', '.join(IMAGE_SUFFIXES)})", "check the folder")
+
+    def remarks(self) -> Iterator[str]:
+        """What was left out of folders."""
+        named = {source.path.resolve() for source in self.photos.values()}
+        names = [path.name for path in self.not_taken if path.resolve() not in named]
+        if names:
+            n, name = len(names), min(names)
+            yield f"{n} file{'s' * (n > 1)} in folders left out, such as {name}: videos and rare formats are to be named"
 
 
 def list_name(named: str) -> str:
@@ -82,7 +105,7 @@ def _sources_of(text: str, found: _Found) -> Iterator[Source]:
     elif text.startswith("@") and not os.path.exists(path):
         yield from _listed(file_bytes(Path(text[1:])), Path(text[1:]), found)
     elif os.path.isdir(path):
-        yield from _below(path)
+        yield from _below(path, found)
     elif os.path.exists(path):
         is_list = path.suffix.lower() == _LIST_SUFFIX
         yield from _listed(file_bytes(path), path, found) if is_list else _file(path, path.stem)
@@ -101,10 +124,13 @@ def _file(path: Path, name: str) -> Iterator[Source]:
         yield Source(path, f"{name}/{number:06d}")
 
 
-def _below(folder: Path, prefix: str = "") -> Iterator[Source]:
+def _below(folder: Path, found: _Found, prefix: str = "") -> Iterator[Source]:
     """The photos below a folder, by their paths in it; videos are predicted only when they are named."""
-    for path in walk(folder, IMAGE_SUFFIXES, root=None):
-        yield Source(path, prefix + path.relative_to(folder).with_suffix("").as_posix())
+    for path in walk(folder, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *_OTHER_SUFFIXES), root=None):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            yield Source(path, prefix + path.relative_to(folder).with_suffix("").as_posix())
+        else:
+            found.not_taken.append(path)
 
 
 def _matching(pattern: str, found: _Found) -> Iterator[Source]:
@@ -131,7 +157,7 @@ def _listed(data: bytes, path: Path, found: _Found) -> Iterator[Source]:
         photo = Path(text) if os.path.exists(text) else path.parent / text
         parts = [part for part in Path(os.path.normpath(text)).parts if part not in ("..", "/", ".")]
         if os.path.isdir(photo):
-            yield from _below(photo, "".join(f"{part}/" for part in parts))
+            yield from _below(photo, found, "".join(f"{part}/" for part in parts))
         elif os.path.exists(photo):
             yield from _guarded(photo, Path(*parts).with_suffix("").as_posix(), found)
         else:

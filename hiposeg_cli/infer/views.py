@@ -105,7 +105,7 @@ class Looker:
             for flipped in (False, True) if self.views.flip else (False,):
                 n_views += 1
                 images = np.stack(scaled)
-                output = self._forward(np.ascontiguousarray(images[:, :, ::-1]) if flipped else images)
+                output = self._forward(images[:, :, ::-1].copy() if flipped else images)
                 for index, before in enumerate(total):
                     said = Scores.of(output, index, sizes[index]).full().softmax(dim=0)
                     said = said.flip(-1)[self.mirror] if flipped else said
