@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from typing import Annotated, Any
 
@@ -119,4 +120,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # class names a terminal's encoding lacks are no error
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        from hiposeg_cli.learn.launch import leave_if_launched
+
+        leave_if_launched(os.environ, ended)
+        raise

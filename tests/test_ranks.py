@@ -489,6 +489,25 @@ def test_a_broken_image_on_one_rank_is_one_message(folder: Path, tmp_path: Path)
     assert "Traceback" not in talk
 
 
+@pytest.mark.parametrize(("launched", "code"), [(True, 2), (False, -signal.SIGABRT)])
+def test_what_aborts_while_the_interpreter_winds_down_takes_no_exit_code(launched: bool, code: int) -> None:
+    """As threads of a process group may; atexit functions have their turn, and nothing that was said is lost."""
+    script = (
+        "import atexit, os, sys\n"
+        "class Thread:\n    def __del__(self, abort=os.abort):\n        abort()\n"
+        "kept = Thread()\n"
+        "atexit.register(print, 'tidied')\n"
+        "from hiposeg_cli.app import main\n"
+        "sys.argv = ['hiposeg', 'train', '--no-such-flag']\nmain()\n"
+    )
+    where = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    environment = {**os.environ, **(where if launched else {})}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == "tidied\n"
+    assert "no-such-flag" in ended.stderr
+
+
 @pytest.mark.slow
 def test_a_wrong_setting_is_one_message(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", LAUNCH, "train", str(folder / "data"), "--set", "optim.lrr=1", "--out", str(tmp_path)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -77,3 +80,19 @@ def first_host(nodes: str) -> str:
     if found is None:
         raise ValueError("no MASTER_ADDR and no list of nodes")
     return "".join(part or "" for part in found.groups())
+
+
+def leave_if_launched(environment: Mapping[str, str], ended: SystemExit) -> None:
+    """End this process at once where it is one of several, with the exit code it was to have.
+
+    Threads of a process group that is gone may abort an interpreter that winds down, and the exit code would be lost.
+    """
+    try:
+        launched = launch_of(environment) is not None
+    except ConfigError:
+        return
+    if launched:
+        atexit._run_exitfuncs()  # ends the processes that read data
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
