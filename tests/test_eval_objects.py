@@ -147,6 +147,9 @@ def test_categories_are_read_by_name(city: Path, tmp_path: Path) -> None:
     content["categories"][0]["name"] = "vehicle"
     path.write_text(json.dumps(content))
     refused(run("eval", path, city / "data"), "pred.json", "is 'vehicle', no class of the level fine")
+    content["categories"][0] = {"id": 65535, "name": "road"}
+    path.write_text(json.dumps(content))
+    refused(run("eval", path, city / "data"), "category id 65535 is not 0..65534")
     content["categories"] = [3]
     path.write_text(json.dumps(content))
     refused(run("eval", path, city / "data"), "a category without id and name")
@@ -222,6 +225,10 @@ def test_lines_gates_csv_and_page(city: Path, tmp_path: Path) -> None:
         ({"annotations": [{"file_name": "a.png", "segments_info": []}] * 2}, ("two annotations of a.png",)),
         ({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 0, "category_id": 1}]}]}, ("a segment of id 0",)),
         ({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1}]}]}, ("unknown category_id None",)),
+        (
+            {"annotations": [{"file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1 << 40}]}]},
+            ("unknown category_id 1099511627776",),
+        ),
     ],
 )
 def test_broken_json(city: Path, tmp_path: Path, file: object, words: tuple[str, ...]) -> None:

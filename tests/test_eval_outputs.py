@@ -96,6 +96,8 @@ def test_gates_say_which_did_not_hold(world: Path) -> None:
 def test_no_output_replaces_another_or_is_lost(world: Path, tmp_path: Path) -> None:
     given = ("eval", world / "good", world / "data", "--workers", 1)
     refused(run(*given, "--csv", tmp_path / "x", "--html", tmp_path / "x"), "--html", "is what --csv writes to")
+    inside = run(*given, "--csv", tmp_path / "x" / "fine.csv", "--confusion", tmp_path / "x")
+    refused(inside, "--csv", "is what --confusion writes to")
     refused(run(*given, "--csv", "/proc/none/c.csv"), "/proc/none/c.csv", "cannot be written")
     assert not list(tmp_path.iterdir())
 

@@ -92,13 +92,15 @@ class Outputs:
 
         Raises: ConfigError, DataError, and OutputError for a place that cannot be written to.
         """
-        flags = {"--csv": self.csv, "--confusion": self.confusion, "--html": self.page}
+        flags = {"--confusion": self.confusion, "--csv": self.csv, "--html": self.page}  # what is inside a folder after it
         given = {flag: path for flag, path in flags.items() if path is not None}
         taken: dict[Path, str] = {}
         for flag, path in given.items():
             _require_free(path, flag, overwrite=overwrite, is_folder=flag == "--confusion")
             _require_writable(path)
-            other = taken.setdefault(path.resolve(), flag)
+            place = path.resolve()
+            other = next((taken[spot] for spot in (place, *place.parents) if spot in taken), flag)
+            taken[place] = flag
             if other != flag:
                 raise ConfigError(f"{flag} {path}", f"is what {other} writes to", "name another file")
 

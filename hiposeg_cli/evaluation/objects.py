@@ -31,10 +31,12 @@ class Objects:
         """Count one image; maps of levels above may be left out. Raises DataError when sizes differ."""
         true = on_every_level([truth.fine, truth.coarse], self.hierarchy)
         said = on_every_level(predicted, self.hierarchy)
-        for depth, counted in enumerate(self.levels):
-            segments = segments_of(said[depth], predicted_numbers, counted.things)
-            counted.add(segments_of(true[depth], numbers, counted.things), segments, where)
-            self.unnumbered += bool(segments.crowd) if depth == 0 else 0
+        segments = [
+            segments_of(labels, predicted_numbers, one.things) for one, labels in zip(self.levels, said, strict=True)
+        ]
+        self.unnumbered += bool(segments[0].crowd)
+        for counted, labels, others in zip(self.levels, true, segments, strict=True):
+            counted.add(segments_of(labels, numbers, counted.things), others, where)
         if self.parts is not None:
             self.parts.add(truth, numbers, TwoLevelMap(said[0], said[1]), predicted_numbers, where)
 

@@ -20,6 +20,7 @@ from hiposeg_cli.remarks import collected
 from hiposeg_cli.strict_json import load_json
 
 _VOID = ignore_value(np.uint16)  # stands for the category of void pixels: void in every look-up of predictions
+_CATEGORY_IDS = range(_VOID)
 _SOURCE = "coco-panoptic"
 
 
@@ -67,7 +68,7 @@ def _segments(content: Any, path: Path) -> dict[str, list[SegmentInfo]]:
             raise DataError(path, "has an annotation without file_name", "is this a panoptic JSON?")
         if name in found:
             raise DataError(path, f"has two annotations of {name}", "keep one")
-        found[name] = listed_segments(record, path)
+        found[name] = listed_segments(record, path, _CATEGORY_IDS)
     return found
 
 
@@ -80,6 +81,8 @@ def _targets(listed: object, hierarchy: Hierarchy, path: Path) -> dict[int, Targ
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         if type(number) is not int or not isinstance(name, str):
             raise DataError(path, "has a category without id and name", "repair it, or leave `categories` out")
+        if number not in _CATEGORY_IDS:
+            raise DataError(path, f"category id {number} is not 0..{_CATEGORY_IDS[-1]}", "renumber the categories")
         fine_id = _class_named(name, hierarchy, path)
         if fine_id is None:
             what = f"category {number} is {name!r}, no class of the level {hierarchy.fine.name}"

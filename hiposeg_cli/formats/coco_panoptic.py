@@ -141,11 +141,11 @@ class CocoPanoptic(Coco):
         return RawLabel(categories[position], sum(things), warnings=warnings, instances=instances)
 
 
-def listed_segments(record: dict[str, Any], path: Path, known: Container[int] | None = None) -> list[SegmentInfo]:
+def listed_segments(record: dict[str, Any], path: Path, known: Container[int]) -> list[SegmentInfo]:
     """The segments of one annotation record of a JSON, by rising id.
 
     Args:
-        known: the category ids there are; None where any will do.
+        known: the category ids there are.
     Raises: DataError naming the record for one that cannot be used.
     """
     listed = record.get("segments_info")
@@ -160,7 +160,7 @@ def listed_segments(record: dict[str, Any], path: Path, known: Container[int] | 
             raise DataError(path, f"{where} has a segment of id {segment_id!r}", f"ids are 1..{_MAX_ID}")
         if segment_id in found:
             raise DataError(path, f"{where} has the segment {segment_id} twice", "keep one")
-        if type(category_id) is not int or (known is not None and category_id not in known):
+        if type(category_id) is not int or category_id not in known:
             raise DataError(path, f"{where}, segment {segment_id}, has unknown category_id {category_id!r}", "repair it")
         found[segment_id] = SegmentInfo(segment_id, category_id, bool(entry.get("iscrowd")), entry.get("area"))
     return [found[segment_id] for segment_id in sorted(found)]
