@@ -3,7 +3,8 @@
 The rules are few and monotone: larger photos never get a smaller crop, more photos never a smaller batch, a rarer class
 never a shorter run. They follow nnU-Net (crop from the median size, batch from the memory, a length that does not shrink
 with the dataset) at the usual figures of semantic segmentation (crops of 512 px, batches of 16, 20,000 to 80,000 steps).
-No picture is opened. What is not planned (network, optimizer, flips, colour) keeps its default.
+The learning rate is planned where one was measured. No picture is opened. What is not planned (network, optimizer, flips,
+colour) keeps its default.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Literal
 from hiposeg_cli.config import Layer
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Hierarchy
+from hiposeg_cli.learn.schedule import OptimConfig
+from hiposeg_cli.run_config import NetConfig
 from hiposeg_cli.store import Dataset, Row
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -36,6 +39,7 @@ _SIGHTINGS = 1000  # of the rarest class
 _VALIDATIONS = 20
 _LONG_RUN = 100_000  # photos shown, from which the full zoom range pays off
 _SMALLEST_REGION_PX = 8  # two cells of the decoders' grid of 4 px
+_RATES = {("tf_efficientnet_lite0", "adamw"): 2e-3}  # by backbone and optimizer; LOG.md, 2026-11-22
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,9 @@ def plan(
     settle("data.workers", _workers(limits, cores, device))
     shown, why = _length(seen, limits, height * width)
     settle("data.scale", _scale(seen, shown, factor))
+    trained = (fixed.get("net.backbone", NetConfig.backbone), fixed.get("optim.optimizer", OptimConfig.optimizer))
+    if trained in _RATES:
+        settle("optim.lr", (_RATES[trained], "best of 0.0005 to 0.004 for flat training of {} with {}".format(*trained)))
     if not fixed.keys() & {"optim.epochs", "optim.iterations"}:
         for key, choice in _schedule(seen.images, shown, batch, why).items():
             settle(key, choice)

@@ -84,7 +84,7 @@ def test_sample_sets_on_a_cpu(
 ) -> None:
     assert planned(uniform(images, width, height)).settings == {
         "data.size": size, "data.crop": crop, "data.batch": 8, "data.workers": 1, "data.scale": [0.75, 1.5],
-        "optim.epochs": epochs, "loop.val_every": val_every,
+        "optim.lr": 0.002, "optim.epochs": epochs, "loop.val_every": val_every,
     }  # fmt: skip
 
 
@@ -104,6 +104,14 @@ def test_sample_sets_on_a_large_gpu(images: int, width: int, height: int, crop: 
     expected = {"data.size": None, "data.crop": crop, "data.batch": 16, "data.workers": 8, "data.scale": [0.5, 2.0]}
     assert {key: made[key] for key in expected} == expected
     assert (made["optim.epochs"], made["loop.val_every"]) == (epochs, max(1, epochs // 20))
+
+
+@pytest.mark.parametrize("chosen", [{"net.backbone": "resnet18"}, {"optim.optimizer": "sgd"}, {"optim.lr": 0.1}])
+def test_a_learning_rate_is_planned_only_where_one_was_measured(chosen: dict[str, Any]) -> None:
+    data = uniform(400, 64, 64)
+    assert "optim.lr" not in with_chosen(data, chosen)
+    default = {"net.backbone": "tf_efficientnet_lite0", "optim.optimizer": "adamw"}
+    assert with_chosen(data, default)["optim.lr"] == 0.002
 
 
 def test_little_memory_makes_first_the_batch_and_then_the_crop_smaller() -> None:
@@ -201,7 +209,7 @@ def test_what_a_user_chose_is_not_planned_and_the_rest_fits_it() -> None:
     assert "data.crop" not in cropped
     assert cropped["optim.epochs"] == 5000 // 400  # 20 minutes at 240 ms
     assert with_chosen(uniform(20_000, 400, 400), {"data.batch": 2})["optim.iterations"] == 6400  # 12,800 / 2
-    assert with_chosen(data, {"optim.lr": 0.1}) == dict(planned(data).settings)
+    assert with_chosen(data, {"optim.momentum": 0.1}) == dict(planned(data).settings)
 
 
 @pytest.mark.parametrize("key", ["optim.epochs", "optim.iterations"])
