@@ -30,7 +30,7 @@ WARM_UP = 5  # steps
 def measured(trainer: Trainer, steps: int) -> tuple[list[float], list[float]]:
     """Seconds of waiting and of the whole step, for every step after the first ones."""
     waits, totals = [], []
-    with living_workers(trainer.workers), closing(drawn_batches(trainer._loader())) as batches:
+    with living_workers(trainer.workers, trainer.state_path), closing(drawn_batches(trainer._loader())) as batches:
         for _ in range(WARM_UP + steps):
             started = time.perf_counter()
             drawn = list(islice(batches, trainer.optim.accumulate))

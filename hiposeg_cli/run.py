@@ -29,9 +29,10 @@ from hiposeg_cli.learn.checkpoint import apply_weights, load_weights
 from hiposeg_cli.learn.device import choose_kernels, pick_amp, pick_device
 from hiposeg_cli.learn.label_check import check_labels, level_pixels
 from hiposeg_cli.learn.launch import launch_of
-from hiposeg_cli.learn.loop import Silent, Trainer, Watcher
-from hiposeg_cli.learn.memory import FoundBatch, Trial, largest_batch, trial_memory, tried_batch
+from hiposeg_cli.learn.loop import Trainer
+from hiposeg_cli.learn.memory import NO_ROOM, FoundBatch, Trial, enough_memory, largest_batch, trial_memory, tried_batch
 from hiposeg_cli.learn.method import Context, Method
+from hiposeg_cli.learn.watcher import Silent, Watcher
 from hiposeg_cli.nets.net import SegmentationNet, build_net
 from hiposeg_cli.nets.weights import load_backbone
 from hiposeg_cli.plan import Device, Plan, most_in_batch, plan
@@ -130,7 +131,7 @@ def find_batch(config: RunConfig) -> FoundBatch:
     dataset = open_training_data(config)
     rows = dataset.split("train")
     most = most_in_batch(len(rows), config.optim.accumulate * n_processes)
-    with ranks.agreed(), trial_memory(device), ranks.apart():
+    with ranks.agreed(), enough_memory("the network", NO_ROOM), trial_memory(device), ranks.apart():
         built = build_parts(config, dataset.hierarchy, pretrained=False, rows=rows)
         trial = Trial(
             built.net.to(device).train(), built.method.to(device).train(), config.optim, config.data.crop, device,
@@ -164,9 +165,10 @@ def make_trainer(
     }  # fmt: skip
     trainer = Trainer(
         built.net, built.method, dataset, augment, config.optim, run_dir, about, config.deciding, batch=data.batch,
-        workers=data.workers, seed=loop.seed, val_every=loop.val_every, log_every=loop.log_every, patience=loop.patience,
-        rare_class_sampling=data.rare_class_sampling, compiled=loop.compile, tensorboard=loop.tensorboard, device=device,
-        amp=pick_amp(loop.amp, device), watcher=watcher or Silent(), stop=stop,
+        workers=data.workers, seed=loop.seed, val_every=loop.val_every, save_every=loop.save_every,
+        log_every=loop.log_every, patience=loop.patience, rare_class_sampling=data.rare_class_sampling,
+        compiled=loop.compile, tensorboard=loop.tensorboard, device=device, amp=pick_amp(loop.amp, device),
+        watcher=watcher or Silent(), stop=stop,
     )  # fmt: skip
     warnings = [*built.warnings, *about_labels, *([trainer.warning] if trainer.warning else [])]
     return trainer, replace(built, warnings=warnings)

@@ -75,6 +75,7 @@ class LoopConfig:
 
     Attributes:
         val_every: epochs from one validation to the next.
+        save_every: steps after which the state is saved at the latest; it is with every validation too.
         patience: validations without a better fine mIoU after which training stops; 0 never stops it.
         compile: run the training pass through torch.compile, where this machine has a compiler.
         tensorboard: also write the log as TensorBoard events (extra `tensorboard`).
@@ -84,6 +85,7 @@ class LoopConfig:
     device: str = "auto"
     amp: Annotated[Literal["auto", "off", "bf16", "fp16"], BeforeValidator(_off_is_a_word)] = "auto"
     val_every: int = 5
+    save_every: int = 500
     log_every: int = 10
     deterministic: bool = False
     patience: int = 0
@@ -120,7 +122,7 @@ class RunConfig:
         return decided
 
 
-_POSITIVE = ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.log_every")
+_POSITIVE = ("data.batch", "optim.lr", "optim.accumulate", "loop.val_every", "loop.save_every", "loop.log_every")
 _NOT_NEGATIVE = (
     "data.workers", "data.rare_class_sampling", "optim.iterations", "optim.clip_norm", "optim.weight_decay",
     "optim.poly_power", "optim.backbone_lr", "optim.weight_average", "loop.seed", "loop.patience",
@@ -224,13 +226,13 @@ def _check(config: RunConfig) -> None:
         raise ConfigError("data.fraction", f"is {config.data.fraction}", "choose a share above 0, at most 1")
 
 
-def load_run_config(run_dir: Path) -> RunConfig:
-    """The saved configuration of a run. Raises ConfigError when the folder is no run."""
+def load_run_config(run_dir: Path, layers: Sequence[Layer] = ()) -> RunConfig:
+    """The saved configuration of a run, with some settings replaced. Raises ConfigError when the folder is no run."""
     require_run(run_dir)
     path = run_dir / "config.yaml"
     settings = _settings_file(path)
     try:
-        return resolve_config([Layer("--resume", settings)])
+        return resolve_config([Layer("--resume", settings), *layers])
     except ConfigError as error:
         if error.where.startswith("environment"):
             raise

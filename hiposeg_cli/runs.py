@@ -41,7 +41,8 @@ class SavedRun:
     """What a run folder says about itself.
 
     Attributes:
-        settings: dotted keys; `init` is there too where the run began from another run's weights.
+        settings: dotted keys; `init` is there too where the run began from another run's weights, and `processes`, which
+            share a step.
         validations: lines of metrics.jsonl with scores, in order of steps.
         step, total_steps, images: how far training is, how far it goes, on how many images; None without a saved state.
     """
@@ -71,8 +72,10 @@ class SavedRun:
         return bool(self.validations and self.validations[-1].get("stopped_early"))
 
     def compared(self) -> dict[str, Any]:
-        """The settings that tell configurations apart."""
-        return {key: value for key, value in self.settings.items() if key not in NOT_COMPARED}
+        """The settings that tell configurations apart; of several GPUs none is another device."""
+        device = str(self.settings.get("loop.device", "auto"))
+        kind = "cuda" if device[:1].isdigit() else device.split(":")[0]
+        return {key: value for key, value in self.settings.items() if key not in NOT_COMPARED} | {"loop.device": kind}
 
     def validated(self, which: Which) -> dict[str, float | None]:
         """mIoU of each level as training logged it. Raises DataError when nothing was validated."""
@@ -88,7 +91,7 @@ class SavedRun:
 def is_run(folder: Path) -> bool:
     """Whether `hiposeg train` wrote this folder."""
     env = folder / "env.json"
-    return (folder / "config.yaml").is_file() and env.is_file() and "hiposeg-cli" in env.read_text(encoding="utf-8")
+    return (folder / "config.yaml").is_file() and env.is_file() and b"hiposeg-cli" in env.read_bytes()
 
 
 def require_run(folder: Path) -> None:
@@ -111,7 +114,9 @@ def read_run(folder: Path) -> SavedRun:
     if not isinstance(settings, dict):
         raise DataError(folder / "config.yaml", "does not hold settings", "restore the file, or train again")
     env, progress = read_json(folder / "env.json"), _progress(folder / "state.safetensors")
-    flat = flatten(settings)
+    flat = flatten(settings) | {"processes": env.get("processes", 1)}
+    if not isinstance(flat.get("loop.seed", 0), int):
+        raise DataError(folder / "config.yaml", f"loop.seed is {flat['loop.seed']!r}", "restore the file, or train again")
     init = _begun_from(env.get("command"))
     return SavedRun(
         folder, flat if init is None else flat | {"init": init}, load_hierarchy(folder / "hierarchy.yaml"),

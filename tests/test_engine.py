@@ -171,15 +171,15 @@ ROWS = (row("p", {0: 100}), row("q", {0: 60, 1: 40}), row("r", {0: 40, 1: 40, 2:
 def test_class_probabilities_by_hand() -> None:
     """200 of 300 pixels are ground, 80 class 1, 20 class 2; exp((1 - f) / T)."""
     weights = [math.exp((1 - n / 300) / 0.2) for n in (200, 80, 20)]
-    rare = rare_classes(ROWS, "fine", 0.2)
+    rare = rare_classes(ROWS, frozenset({"fine"}), 0.2)
     assert rare.probabilities == pytest.approx([w / sum(weights) for w in weights])
     assert [list(images) for images in rare.images] == [[0, 1, 2], [1, 2], [2]]
-    assert rare_classes(ROWS, "fine", 1e6).probabilities == pytest.approx([1 / 3] * 3)
-    assert rare_classes(ROWS, "fine", 1e-4).probabilities == pytest.approx([0, 0, 1])
+    assert rare_classes(ROWS, frozenset({"fine"}), 1e6).probabilities == pytest.approx([1 / 3] * 3)
+    assert rare_classes(ROWS, frozenset({"fine"}), 1e-4).probabilities == pytest.approx([0, 0, 1])
 
 
 def test_coarse_classes_have_counts_of_their_own() -> None:
-    rare = rare_classes(ROWS, "coarse", 1e-4)
+    rare = rare_classes(ROWS, frozenset({"coarse"}), 1e-4)
     assert rare.probabilities == pytest.approx([0, 1])
     assert list(rare.images[1]) == [1, 2]
 
@@ -187,7 +187,18 @@ def test_coarse_classes_have_counts_of_their_own() -> None:
 def test_images_that_barely_show_a_class_serve_only_where_none_shows_more() -> None:
     """3000 of 2048 x 1024 pixels is 0.143 %: of 100 x 100 pixels, 15."""
     rows = (row("p", {0: 9986, 1: 14}, side=100), row("q", {0: 9985, 1: 15}, side=100), row("r", {0: 9999, 2: 1}, side=100))
-    assert [list(images) for images in rare_classes(rows, "fine", 0.01).images] == [[0, 1, 2], [1], [2]]
+    assert [list(images) for images in rare_classes(rows, frozenset({"fine"}), 0.01).images] == [[0, 1, 2], [1], [2]]
+
+
+def test_images_with_coarse_labels_only_are_drawn_at_their_share() -> None:
+    """Two of five images; a method that cannot use them never draws them, nor one without any label."""
+    above = replace(row("s", {}), coarse_counts={"1": 50})
+    rows = (*ROWS, above, replace(above, key="t"), row("u", {}))
+    rare = rare_classes(rows, frozenset({"fine", "coarse"}), 0.01)
+    assert rare.probabilities[-1] == pytest.approx(2 / 5)
+    assert list(rare.images[-1]) == [3, 4]
+    assert rare.probabilities[:-1] == pytest.approx(3 / 5 * rare_classes(ROWS, frozenset({"fine"}), 0.01).probabilities)
+    assert len(rare_classes(rows, frozenset({"fine"}), 0.01).images) == 3
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -198,7 +209,7 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 def test_sampling_by_class_depends_on_seed_and_step_only() -> None:
-    rare = rare_classes(ROWS, "fine", 0.1)
+    rare = rare_classes(ROWS, frozenset({"fine"}), 0.1)
     whole = list(StepSampler(3, 4, seed=1, start_step=0, total_steps=10, rare=rare))
     assert whole[6:] == list(StepSampler(3, 4, seed=1, start_step=6, total_steps=10, rare=rare))
     assert whole != list(StepSampler(3, 4, seed=2, start_step=0, total_steps=10, rare=rare))
@@ -212,15 +223,34 @@ def test_sampling_by_class_depends_on_seed_and_step_only() -> None:
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker (pid 1) died")]
 )
-def test_a_lost_loader_process_is_named_however_torch_reports_it(error: Exception) -> None:
-    with pytest.raises(HiposegError, match="--workers 2: a loader process was killed"), living_workers(2):
+def test_a_lost_loader_process_is_named_however_torch_reports_it(error: Exception, tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    with (
+        pytest.raises(HiposegError, match=r"--workers 2: a loader process was killed.* begin again"),
+        living_workers(2, state),
+    ):
+        raise error
+    state.touch()
+    cure = f"continue with --resume {tmp_path}, with fewer workers, such as --workers 1"
+    with pytest.raises(HiposegError, match=cure), living_workers(2, state):
         raise error
 
 
-def test_other_errors_are_not_taken_for_a_lost_loader_process() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), living_workers(2):
+class Faulty(torch.utils.data.Dataset[int]):
+    def __getitem__(self, index: int) -> int:
         raise RuntimeError("shapes differ")
-    with pytest.raises(ConnectionResetError), living_workers(0):
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_other_errors_are_not_taken_for_a_lost_loader_process(tmp_path: Path) -> None:
+    """An error inside a loader process arrives as one that names the process."""
+    state = tmp_path / "state.safetensors"
+    loader = torch.utils.data.DataLoader(Faulty(), num_workers=1)
+    with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker process 0.*shapes differ"), living_workers(1, state):
+        list(loader)
+    with pytest.raises(ConnectionResetError), living_workers(0, state):
         raise ConnectionResetError(104, "reset")
 
 
@@ -229,7 +259,7 @@ def test_other_errors_are_not_taken_for_a_lost_loader_process() -> None:
 
 @pytest.mark.parametrize("by_class", [False, True])
 def test_accumulated_batches_draw_what_the_joined_batch_draws(by_class: bool) -> None:
-    rare = rare_classes(ROWS, "fine", 0.1) if by_class else None
+    rare = rare_classes(ROWS, frozenset({"fine"}), 0.1) if by_class else None
     n_rows = 3 if by_class else 20
     joined = list(StepSampler(n_rows, 6, seed=3, start_step=0, total_steps=7, rare=rare))
     parts = StepSampler(n_rows, 2, seed=3, start_step=0, total_steps=7, accumulate=3, rare=rare)

@@ -16,7 +16,7 @@ from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE
-from hiposeg_cli.learn.batch import Batch, Output, at_cells
+from hiposeg_cli.learn.batch import Batch, Output, at_cells, grid_labels
 from hiposeg_cli.learn.checkpoint import load_weights
 from hiposeg_cli.learn.label_check import level_pixels
 from hiposeg_cli.learn.method import Context, Progress
@@ -314,6 +314,32 @@ def test_flat_prototypes_know_no_parents() -> None:
     assert len(method.banks) == 1
     for coarse in (torch.zeros_like(fine), torch.full_like(fine, 2)):
         assert method_of(options).losses(batch_of(fine, coarse), net(), END).parts["fl"] == parts["fl"]
+    hidden = fine.clone()
+    hidden[:, :16] = IGNORE
+    partial = replace(batch_of(hidden, coarse_of(fine)), partial=True)
+    plain = Flat(TREE, 8, FlatOptions()).losses(partial, net(), END).parts["ce"]
+    assert method_of(options).losses(partial, net(), END).parts["ce"] == plain
+    assert method_of().losses(partial, net(), END).parts["ce"] != plain
+
+
+def test_distances_to_prototypes_that_are_not_of_unit_length_are_true_ones() -> None:
+    """Without renormalising, a bank's prototypes shrink as its class scatters."""
+    method, net, fine = (
+        method_of(replace(OPTIONS, renormalise=False, proj_layers=1, pixel_sampling="all")),
+        Features(),
+        labels(),
+    )
+    method.losses(batch_of(fine), net(), END)
+    for depth in (0, 1):
+        method._bank(depth).vectors.mul_(torch.linspace(0.2, 1, len(method._bank(depth).vectors))[:, None])
+    parts = method.losses(batch_of(fine), net(), END).parts
+    cells = grid_labels(fine, net())
+    z = method._pixels(batch_of(fine), net(), torch.arange(cells.numel())).z
+    for name, depth, tau, target in (("fl", 0, OPTIONS.tau_fine, cells), ("fh", 1, OPTIONS.tau_coarse, coarse_of(cells))):
+        bank = method._bank(depth)
+        squared = torch.cdist(z, bank.vectors[bank.seen], compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        own = (bank.seen.cumsum(0) - 1)[target.flatten()]
+        assert torch.allclose(parts[name], torch.nn.functional.cross_entropy(-squared / tau, own), rtol=1e-4)
 
 
 # -- partial labels ----------------------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ def test_similarity_is_minus_the_squared_distance() -> None:
     assert torch.allclose(similarity(a, b), -(torch.cdist(a, b) ** 2), atol=1e-5)
     assert torch.allclose(similarity(a, a).diagonal(), torch.zeros(6), atol=1e-5)
     assert similarity(a, -a).min() >= -4
+    shrunk = b * torch.tensor([0.1, 0.5, 1.0, 2.0])[:, None]
+    assert torch.allclose(similarity(a, shrunk, is_unit=False), -(torch.cdist(a, shrunk) ** 2), atol=1e-5)
 
 
 def test_batch_prototypes_equal_a_loop_and_ignore_pixel_order() -> None:

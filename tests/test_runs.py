@@ -190,6 +190,17 @@ def test_runs_begun_from_other_weights_are_another_group(tmp_path: Path) -> None
         assert len(compare([*plain, *begun], [{"a": 1.0}, {"a": 2.0}], source="test").groups) == 2
 
 
+def test_runs_of_several_processes_are_another_group_and_other_gpus_are_not(tmp_path: Path) -> None:
+    """N processes take N batches a step; one seed on each GPU is the usual way to run several."""
+    one, two = (seeds_of(tmp_path, f"gpu{n}", [0.5], loop__device=f"cuda:{n}")[0] for n in (0, 1))
+    assert differing_settings([one, two]) == ("method.name",)
+    (cpu,) = seeds_of(tmp_path, "cpu", [0.5], loop__device="cpu")
+    assert differing_settings([one, cpu]) == ("method.name", "loop.device")
+    env = json.loads((two.folder / "env.json").read_text())
+    (two.folder / "env.json").write_text(json.dumps(env | {"processes": 4}))
+    assert differing_settings([one, read_run(two.folder)]) == ("method.name", "processes")
+
+
 def test_find_runs_at_any_depth(tmp_path: Path) -> None:
     save_run(tmp_path / "deep" / "er" / "b", [])
     save_run(tmp_path / "a", [])
@@ -381,6 +392,19 @@ def test_list_shows_every_run(tmp_path: Path) -> None:
     assert [(row["method"], row["step"], row["scores"]) for row in rows] == [
         ("flat", 12, {"fine mIoU": 0.25, "coarse mIoU": 0.5}), ("hiposeg", 20, {}),
     ]  # fmt: skip
+
+
+def test_list_names_broken_runs_and_shows_the_others(tmp_path: Path) -> None:
+    save_run(tmp_path / "a", [(0.25, 0.5)])
+    save_run(tmp_path / "b", [], loop__seed="foo")
+    (save_run(tmp_path / "c", []) / "env.json").write_bytes(b'{"hiposeg-cli": "\xe9"}')
+    result = run("list", tmp_path)
+    assert result.exit_code == 1
+    assert "fine mIoU 25.00" in result.stdout
+    for words in ("loop.seed is 'foo'", "env.json"):
+        assert words in result.stderr
+    answer = json.loads(run("list", tmp_path, "--json").stdout)
+    assert (answer["status"], len(answer["data"]["runs"]), len(answer["warnings"])) == ("problems", 1, 2)
 
 
 @pytest.mark.parametrize("command", ["compare", "list"])

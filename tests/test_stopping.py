@@ -18,6 +18,7 @@ from test_train import HIERARCHY, prepared_squares, require_equal_runs, resumed,
 
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import DataError, HiposegError
+from hiposeg_cli.learn.data import TrainSet
 from hiposeg_cli.learn.loop import Interrupted
 from hiposeg_cli.learn.loss_guard import LossGuard
 from hiposeg_cli.locks import LOCK, held
@@ -102,6 +103,74 @@ def test_a_fault_that_is_read_late_names_its_own_step_and_images(squares: Path, 
     assert f"(images {', '.join(shown[2])})" in str(found.value)
 
 
+# -- what went wrong on the way ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_when_an_image_cannot_be_read_the_steps_so_far_are_kept(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = trainer_of(squares, tmp_path / "straight", loop__val_every=100)
+    straight.run()
+    broken, drawn, read = trainer_of(squares, tmp_path / "broken", loop__val_every=100), [], TrainSet.__getitem__
+
+    def damaged(self: TrainSet, draw: Any) -> Any:
+        drawn.append(draw)
+        return read(self, draw) if len(drawn) <= 5 * 4 else DataError("photo.png", "cannot be read", "replace the file")
+
+    monkeypatch.setattr(TrainSet, "__getitem__", damaged)
+    with pytest.raises(DataError, match=r"photo\.png: cannot be read"):
+        broken.run()
+    monkeypatch.undo()
+    second = resumed(broken.run_dir)
+    assert second.progress["step"] == 5
+    second.run()
+    require_equal_runs(straight, second)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_from_the_last_of_its_regular_states(squares: Path, tmp_path: Path) -> None:
+    straight = trainer_of(squares, tmp_path / "straight", loop__val_every=100)
+    straight.run()
+    killed = trainer_of(squares, tmp_path / "killed", loop__val_every=100, loop__save_every=2)
+    step = killed._step
+
+    def die(batches: Any, progress: Any) -> Any:
+        if progress.step == 5:
+            raise KeyboardInterrupt  # nothing handles it, as nothing handles SIGKILL
+        return step(batches, progress)
+
+    killed._step = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    second = resumed(killed.run_dir)
+    assert second.progress["step"] == 4
+    second.run()
+    require_equal_runs(straight, second)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_may_have_other_loader_processes(squares: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(squares, tmp_path / "run", "flat")
+    trainer.stop = lambda: signal.SIGTERM
+    with pytest.raises(Interrupted):
+        trainer.run()
+    refused(run("train", "--resume", tmp_path / "run", "--lr", "0.1"), "--resume", "other than --workers and --device")
+    assert run("train", "--resume", tmp_path / "run", "--workers", "1", "--device", "cpu").exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_into_memory_is_said(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, *arguments: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    result = run("train", squares, *FLAGS, "--out", tmp_path / "run")
+    refused(result, "the network: does not fit into memory", "another --device")
+
+
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
@@ -126,8 +195,10 @@ def test_a_run_that_is_being_written_is_neither_resumed_nor_replaced(squares: Pa
         trainer.run()
     (tmp_path / "run" / LOCK).write_text(str(os.getppid()))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    for arguments in (["--resume", tmp_path / "run"], [squares, *FLAGS, "--out", tmp_path / "run", "--overwrite"]):
-        refused(run("train", *arguments), "is being written by process", "another --out")
+    remove = f"if it is gone, remove {tmp_path / 'run' / LOCK}"
+    refused(run("train", "--resume", tmp_path / "run"), "is being written by process", f"wait for it; {remove}")
+    replacing = run("train", squares, *FLAGS, "--out", tmp_path / "run", "--overwrite")
+    refused(replacing, "is being written by process", "another --out", remove)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 

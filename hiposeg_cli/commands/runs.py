@@ -22,16 +22,26 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the runs below a folder with their last validation."""
+    from hiposeg_cli.errors import HiposegError
     from hiposeg_cli.report.tables import runs_list
     from hiposeg_cli.runs import find_runs, read_run
 
-    rows = [_facts(read_run(path)) for path in find_runs(folder)]
+    rows, broken = [], []
+    for path in find_runs(folder):
+        try:
+            rows.append(_facts(read_run(path)))
+        except HiposegError as error:
+            broken.append(str(error))
     if as_json:
-        console.out(console.envelope("runs list", {"runs": rows}))
+        console.out(console.envelope("runs list", {"runs": rows}, status="problems" if broken else "ok", warnings=broken))
     elif rows:
         console.out_table(runs_list(rows))
-    else:
+    elif not broken:
         console.say(f"no run below {folder}")
+    if broken:
+        for text in () if as_json else broken:
+            console.warn(text)
+        raise typer.Exit(1)
 
 
 @app.command()

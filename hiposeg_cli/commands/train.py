@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hiposeg_cli.learn.loop import Trainer
     from hiposeg_cli.run_config import RunConfig
 
+_FREE = {"data.workers", "loop.device"}  # what a resumed run may change: neither decides its result
+
 
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Prepared dataset.")] = None,
@@ -160,10 +162,11 @@ def _decide(request: _Request) -> _Job | int:
     from hiposeg_cli.run_config import load_run_config
 
     if request.resume is not None:
-        others = (request.given, request.assign, request.config, request.preset, request.init, request.out)
-        if any(others) or request.overwrite or request.show_config:
-            raise ConfigError("--resume", "continues a run exactly as it was begun", "drop the other options")
-        saved = load_run_config(request.resume)
+        others = (request.assign, request.config, request.preset, request.init, request.out)
+        if any(others) or request.given.keys() - _FREE or request.overwrite or request.show_config:
+            cure = "drop the options other than --workers and --device"
+            raise ConfigError("--resume", "continues a run exactly as it was begun", cure)
+        saved = load_run_config(request.resume, _layers(request.given))
         exit_code = _on_several_gpus(saved)
         return _Job(saved, request.resume) if exit_code is None else exit_code
     if request.init is not None and "net.weights" in request.given:
@@ -218,14 +221,7 @@ def _resolve(request: _Request, batch: int | None = None) -> tuple[RunConfig, in
     from hiposeg_cli.run import plan_run
     from hiposeg_cli.run_config import resolve_config
 
-    names = {
-        "net.architecture": "--net", "method.name": "--method", "data.path": "DATA", "optim.weight_average": "--ema",
-    }  # fmt: skip
-    layers: list[Layer] = [
-        Layer(names.get(key, "--" + key.split(".")[1].replace("_", "-")), {key: value})
-        for key, value in request.given.items()
-    ]
-    chosen = [*(parse_assignment(text) for text in request.assign), *layers]
+    chosen = [*(parse_assignment(text) for text in request.assign), *_layers(request.given)]
     if batch is not None:
         chosen.append(Layer("--batch auto", {"data.batch": batch}))
     config = resolve_config(chosen, request.config, preset=request.preset)
@@ -238,6 +234,16 @@ def _resolve(request: _Request, batch: int | None = None) -> tuple[RunConfig, in
     for line in planned.lines() if config.data.batch != "auto" else ():
         console.say(line)
     return resolve_config(chosen, request.config, planned.layer(), request.preset), None
+
+
+def _layers(given: dict[str, Any]) -> list[Layer]:
+    """Settings from flags, each under its flag's name."""
+    from hiposeg_cli.config import Layer
+
+    names = {
+        "net.architecture": "--net", "method.name": "--method", "data.path": "DATA", "optim.weight_average": "--ema",
+    }  # fmt: skip
+    return [Layer(names.get(key, "--" + key.split(".")[1].replace("_", "-")), {key: value}) for key, value in given.items()]
 
 
 def _claim(out: Path | None, data: Path, method: str, *, overwrite: bool) -> Path:
@@ -263,18 +269,21 @@ def _run_training(job: _Job, request: _Request) -> int:
     from hiposeg_cli import locks
     from hiposeg_cli.learn import ranks
     from hiposeg_cli.learn.loop import Interrupted
+    from hiposeg_cli.learn.memory import NO_ROOM, enough_memory
     from hiposeg_cli.run import make_trainer, write_run_files
 
     config, run_dir, resuming = job.config, job.run_dir, request.resume is not None
     with _Signals(several=ranks.n_ranks() > 1) as signals, TrainingView() as view, contextlib.ExitStack() as until_end:
-        with ranks.agreed():
+        with ranks.agreed(), enough_memory("the network", NO_ROOM):
             trainer, built = make_trainer(
                 config, run_dir, init=request.init, resuming=resuming, watcher=view, stop=signals.received
             )
             for text in built.warnings if ranks.is_first() else ():
                 console.warn(text)
             if ranks.is_first():
-                until_end.enter_context(locks.held(run_dir, "wait for it, or choose another --out"))
+                gone = f"if it is gone, remove {run_dir / locks.LOCK}"
+                cure = f"wait for it; {gone}" if resuming else f"wait for it, or choose another --out; {gone}"
+                until_end.enter_context(locks.held(run_dir, cure))
             if resuming:
                 trainer.resume()
             elif ranks.is_first():

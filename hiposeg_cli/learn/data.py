@@ -6,6 +6,7 @@ import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -147,18 +148,23 @@ def drawn_batches(loader: DataLoader[Sample | HiposegError]) -> Generator[Batch,
 
 
 @contextmanager
-def living_workers(workers: int) -> Iterator[None]:
+def living_workers(workers: int, state_path: Path) -> Iterator[None]:
     """Turn the loss of a loader process, which torch may report at any line, into an error a user can act on.
 
-    One that dies while it hands over a batch only breaks the connection.
+    One that dies while it hands over a batch only breaks the connection. What one raised arrives as an error "Caught in
+    DataLoader worker process 0", and is no loss.
+
+    Args:
+        state_path: where the run's state is, if one was saved.
     """
     try:
         yield
     except (RuntimeError, ConnectionResetError, EOFError) as error:
-        if workers == 0 or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+        if workers == 0 or (isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid")):
             raise
-        what = "a loader process was killed (out of memory?)"
-        raise HiposegError(f"--workers {workers}", what, "continue with --resume and fewer workers") from None
+        what, fewer = "a loader process was killed (out of memory?)", f"with fewer workers, such as --workers {workers // 2}"
+        cure = f"continue with --resume {state_path.parent}, " if state_path.is_file() else "begin again "
+        raise HiposegError(f"--workers {workers}", what, cure + fewer) from None
 
 
 def _one_thread(worker: int) -> None:

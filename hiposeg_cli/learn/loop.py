@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +26,18 @@ from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_
 from hiposeg_cli.learn.evaluate import evaluate_jointly, segment
 from hiposeg_cli.learn.loss_guard import LossGuard
 from hiposeg_cli.learn.memory import enough_memory, smaller_step
-from hiposeg_cli.learn.method import LossTerms, Method, Progress
+from hiposeg_cli.learn.method import LossTerms, Method, Progress, mean_of
 from hiposeg_cli.learn.metrics_log import MetricsLog
 from hiposeg_cli.learn.rare_classes import rare_classes
 from hiposeg_cli.learn.schedule import OptimConfig, build_optimizer, set_rate
+from hiposeg_cli.learn.watcher import Silent, Watcher
 from hiposeg_cli.learn.weight_average import WeightAverage
 from hiposeg_cli.metrics import none_if_nan, score
 from hiposeg_cli.store import Dataset
 
-_STEADIER = "the last saved state is kept; begin again with a lower --lr or --set optim.clip_norm=1"
+_STEADIER = "begin again with a lower --lr or --set optim.clip_norm=1"
+
+_MOST_NAMES = 32  # of images with a loss that is not finite
 
 
 class Interrupted(Exception):
@@ -49,23 +52,6 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
-class Watcher(Protocol):
-    """Whoever shows progress."""
-
-    def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
-
-    def scored(self, epoch: int, values: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Silent:
-    """A watcher that shows nothing."""
-
-    def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
-
-    def scored(self, epoch: int, values: dict[str, Any]) -> None: ...
-
-
 class _ScoringStopped(Exception):
     """A signal came while a split was scored."""
 
@@ -78,6 +64,7 @@ class Trainer:
         about: written into every weights file (network configuration, input size).
         batch: images that go through the network at once, in each process; `optim.accumulate` of these make a step.
         settings: what decides the run; resuming one with others is refused.
+        save_every: steps after which the state is saved at the latest.
         patience: validations without a better fine mIoU after which training stops; 0 never stops it.
         rare_class_sampling: temperature of `rare_classes`; 0 shows every image once an epoch.
         compiled, tensorboard: as `loop.compile` and `loop.tensorboard`.
@@ -96,6 +83,7 @@ class Trainer:
     workers: int = 0
     seed: int = 0
     val_every: int = 1
+    save_every: int = 500
     log_every: int = 10
     patience: int = 0
     rare_class_sampling: float = 0.0
@@ -195,32 +183,45 @@ class Trainer:
         if self.progress["due"]:
             scores = self._validate(self.progress["step"])
         self.read_at = (self.progress["step"], time.perf_counter())
-        with living_workers(self.workers), closing(drawn_batches(self._loader())) as batches:
+        with living_workers(self.workers, self.state_path), closing(drawn_batches(self._loader())) as batches:
             while not self.finished:
-                with ranks.agreed():
-                    drawn = list(islice(batches, self.optim.accumulate))
-                scores = self._advance(drawn) or scores
+                scores = self._advance(self._draw(batches)) or scores
         return scores
+
+    def _draw(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The batches of one step. Where they cannot be had, the steps so far are saved and the error is raised."""
+        fewer = "pass fewer --workers or a smaller --crop"
+        try:
+            with ranks.agreed(), enough_memory("drawing a batch", fewer):
+                return list(islice(batches, self.optim.accumulate))
+        except Exception:
+            if ranks.n_ranks() == 1 and self.progress["step"]:  # other processes are gone by now
+                with suppress(HiposegError):
+                    self._require_no_fault()
+                    self._require_finite(self.progress["step"])
+                    self._save_state()
+            raise
 
     def _advance(self, batches: Sequence[Batch]) -> dict[str, Any]:
         """One step with all that follows it. Returns the values of a validation, if there was one."""
         step, accumulate = self.progress["step"], self.optim.accumulate
         where = f"step {step + 1}, a batch of {self.batch}"
-        with enough_memory(where, smaller_step(self.batch, accumulate, self.resumed_run)):
+        cure = smaller_step(self.batch, accumulate, self.resumed_run, on_gpu=self.device.type == "cuda")
+        with enough_memory(where, cure):
             terms = self._step(batches, Progress(step, self.total_steps, self.seed))
         self.guard.note(terms.total, step)
         self.progress["step"] = step = step + 1
         signal_number, ends = ranks.any_signal(self.stop()), step == self.total_steps
         scores_now = ends or step % (self.val_every * self.steps_per_epoch) == 0
-        logs = ends or step % self.log_every == 0
+        logs, saves = ends or step % self.log_every == 0, step % self.save_every == 0
         values: dict[str, float] = {}
         # Reading a value waits for a GPU; but nothing is saved before the loss behind it was seen to be finite.
-        if logs or scores_now or signal_number is not None or self.device.type == "cpu":
+        if logs or scores_now or saves or signal_number is not None or self.device.type == "cpu":
             values = self._read(terms, step - 1)
         self.watcher.step(step, self.total_steps, values)
         if logs:
             self._write({"step": step, "epoch": step / self.steps_per_epoch, **values})
-        if scores_now or signal_number is not None:
+        if scores_now or saves or signal_number is not None:
             self._require_finite(step)
         stops = signal_number is not None and not ends
         scores: dict[str, Any] = {}
@@ -234,18 +235,20 @@ class Trainer:
             self.progress["due"] = scores_now
             self._save_state()
             raise Interrupted(signal_number, self.state_path)
+        if saves and not scores_now:
+            self._save_state()
         return scores
 
     def _loader(self) -> DataLoader[Any]:
-        sampler = self._sampler(self.progress["step"], self.total_steps)
+        sampler = self._sampler(self.progress["step"], self.total_steps, ranks.rank())
         return train_loader(self.train_set, sampler, self.workers, pin_memory=self.device.type == "cuda")
 
-    def _sampler(self, first: int, end: int) -> StepSampler:
-        """What this process draws in some steps."""
-        kind, temperature = "fine" if "fine" in self.method.needs else "coarse", self.rare_class_sampling
+    def _sampler(self, first: int, end: int, rank: int) -> StepSampler:
+        """What a process draws in some steps."""
+        temperature = self.rare_class_sampling
+        rare = rare_classes(self.train_set.rows, self.method.needs, temperature) if temperature > 0 else None
         return StepSampler(
-            len(self.train_set), self.batch, self.seed, first, end, self.optim.accumulate,
-            rare_classes(self.train_set.rows, kind, temperature) if temperature > 0 else None, ranks.rank(), ranks.n_ranks(),
+            len(self.train_set), self.batch, self.seed, first, end, self.optim.accumulate, rare, rank, ranks.n_ranks(),
         )  # fmt: skip
 
     def _step(self, batches: Sequence[Batch], progress: Progress) -> LossTerms:
@@ -268,7 +271,7 @@ class Trainer:
         ranks.average_norms([self.net, self.method])
         if self.average is not None:
             self.average.update(self.net, progress.step)
-        return _mean(terms)
+        return mean_of(terms)
 
     @cached_property
     def _shared(self) -> ranks.SharedStep:
@@ -298,15 +301,22 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
+    @property
+    def _steadier(self) -> str:
+        """What to do about a loss that is not finite."""
+        return ("the last saved state is kept; " if self.state_path.is_file() else "") + _STEADIER
+
     def _require_no_fault(self) -> None:
         """Name the step and the images of the first loss that was not finite. Raises HiposegError."""
         with ranks.agreed():
             if (fault := self.guard.fault()) is not None:
                 step, loss = fault
-                draws = [draw for batch in self._sampler(step, step + 1) for draw in batch]
-                keys = ", ".join(self.train_set.rows[index].key for _round, index in draws[:8])
-                what = f"the loss is {loss} (images {keys})"
-                raise HiposegError(f"step {step + 1}", what, f"{_STEADIER}, or look at these images")
+                # Losses of prototypes are joint, so the cause may be among the images of any process.
+                samplers = [self._sampler(step, step + 1, rank) for rank in range(ranks.n_ranks())]
+                keys = [self.train_set.rows[index].key for drawn in samplers for batch in drawn for _round, index in batch]
+                named = ", ".join(keys[:_MOST_NAMES]) + (", ..." if len(keys) > _MOST_NAMES else "")
+                what = f"the loss is {loss} (images {named})"
+                raise HiposegError(f"step {step + 1}", what, f"{self._steadier}, or look at these images")
 
     def _read(self, terms: LossTerms, step: int) -> dict[str, float]:
         """The values of a step; `seconds` is the mean of the steps since the last reading, waiting for data included.
@@ -329,7 +339,7 @@ class Trainer:
             for name, module in self.state.modules.items():
                 tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
                 if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                    raise HiposegError(f"step {step}", f"the {name} has values that are not finite", _STEADIER)
+                    raise HiposegError(f"step {step}", f"the {name} has values that are not finite", self._steadier)
 
     def _validate(self, step: int) -> dict[str, Any]:
         """Score the validation split, keep the best weights, save the state."""
@@ -385,10 +395,3 @@ class Trainer:
 
 def _number(tensor: Tensor) -> float:
     return float(tensor.detach())
-
-
-def _mean(terms: Sequence[LossTerms]) -> LossTerms:
-    """Means over batches; a part that a batch lacks counts as 0 there, as it does in that batch's total."""
-    names = {name: None for one in terms for name in one.parts}
-    parts = {name: torch.stack([one.parts[name] for one in terms if name in one.parts]).sum() / len(terms) for name in names}
-    return LossTerms(torch.stack([one.total for one in terms]).mean(), parts)

@@ -27,8 +27,9 @@ _EPS = 1e-12
 
 
 def pull(
-    z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float, weights: Tensor | None = None
-) -> Tensor:
+    z: Tensor, target: Tensor, prototypes: Tensor, allowed: Tensor, *, tau: float, weights: Tensor | None = None,
+    is_unit: bool = True,
+) -> Tensor:  # fmt: skip
     """L_fh / L_fl: draw each pixel to its own prototype and away from the others.
 
     -(1/N) sum_n log( exp(s(z_n, P[y_n]) / tau) / sum over allowed k of exp(s(z_n, P[k]) / tau) )
@@ -36,21 +37,22 @@ def pull(
     Args:
         z: (N, D) float32, unit length.
         target: (N,) int64 class with `IGNORE`; its prototype is always allowed.
-        prototypes: (K, D) float32, unit length.
+        prototypes: (K, D) float32, unit length but for `is_unit`.
         allowed: (K,) or (N, K) bool: prototypes in the denominator (those seen; or siblings only).
         tau: temperature > 0.
         weights: (K,) float32 weights of the classes, 1 or more; None weighs all alike.
+        is_unit: whether all prototypes have unit length, here and below.
     Returns: () float32.
     """
     # The lowest number, not -inf: of an ignored pixel no prototype at all may be allowed.
-    scores = (similarity(z, prototypes) / tau).masked_fill(~allowed, torch.finfo(z.dtype).min)
+    scores = (similarity(z, prototypes, is_unit=is_unit) / tau).masked_fill(~allowed, torch.finfo(z.dtype).min)
     total, count = F.cross_entropy(scores, target, weights, ignore_index=IGNORE, reduction="sum"), weight_of(target, weights)
     return joint_mean(total / count.clamp(min=1), count)
 
 
 def repel(
     prototypes: Tensor, anchors: Tensor, others: Tensor, *, kappa: float,
-    form: Literal["logsumexp", "mean_exp", "margin"] = "logsumexp",
+    form: Literal["logsumexp", "mean_exp", "margin"] = "logsumexp", is_unit: bool = True,
 ) -> Tensor:  # fmt: skip
     """L_hh / L_ll: push prototypes of one level apart.
 
@@ -62,7 +64,7 @@ def repel(
         anchors: (K,) bool, classes present in the batch.
         others: (K, K) bool, which k repels which i (seen; or siblings only); the diagonal is ignored.
     """
-    s = similarity(prototypes, prototypes)
+    s = similarity(prototypes, prototypes, is_unit=is_unit)
     pairs = others & anchors[:, None] & ~torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
     if form == "logsumexp":
         # log(1 + sum exp) is a logsumexp with one extra zero; excluded pairs weigh nothing.
@@ -74,28 +76,35 @@ def repel(
 
 
 def align_in(
-    children: Tensor, parents: Tensor, pairs: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean"
-) -> Tensor:
+    children: Tensor, parents: Tensor, pairs: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean",
+    is_unit: bool = True,
+) -> Tensor:  # fmt: skip
     """L_align, inner part: max(0, delta(l_j, h_par[j]) - sigma) over the children that take part.
 
     Args:
-        children, parents: (F, D) float32, unit length; row j of `parents` is child j's parent.
+        children, parents: (F, D) float32; row j of `parents` is child j's parent.
         pairs: (F,) bool, children that take part (both seen, not an only child).
         distance: delta, squared or Euclidean.
     """
-    squared = (2 - 2 * (children * parents).sum(dim=1)).clamp(min=0, max=4)
+    if is_unit:
+        squared = (2 - 2 * (children * parents).sum(dim=1)).clamp(min=0, max=4)
+    else:
+        squared = (children - parents).square().sum(dim=1)
     return _reduce((_delta(squared, distance) - sigma).clamp(min=0), pairs, reduction)
 
 
-def align_out(parents: Tensor, seen: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean") -> Tensor:
+def align_out(
+    parents: Tensor, seen: Tensor, *, sigma: float, distance: Distance, reduction: Reduction = "mean", is_unit: bool = True
+) -> Tensor:
     """L_align, outer part: max(0, sigma - delta(h_i, h_k)) over ordered pairs of different seen parents.
 
     Args:
-        parents: (C, D) float32, unit length.
+        parents: (C, D) float32.
         seen: (C,) bool.
     """
     pairs = seen[:, None] & seen[None, :] & ~torch.eye(len(parents), dtype=torch.bool, device=parents.device)
-    return _reduce((sigma - _delta(-similarity(parents, parents), distance)).clamp(min=0), pairs, reduction)
+    squared = -similarity(parents, parents, is_unit=is_unit)
+    return _reduce((sigma - _delta(squared, distance)).clamp(min=0), pairs, reduction)
 
 
 def _delta(squared: Tensor, distance: Distance) -> Tensor:

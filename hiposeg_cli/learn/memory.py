@@ -17,6 +17,7 @@ from hiposeg_cli.learn.method import Method, Progress
 from hiposeg_cli.learn.schedule import OptimConfig
 
 RESERVE = 0.1  # of the memory that is free before training, left for what a trial cannot see
+NO_ROOM = "free memory on this device, or choose another --device or a smaller --backbone"
 _CELL_PX = 16  # side of the patches of one class in a trial's labels
 # Host allocators raise these as plain RuntimeErrors; the last two are tensors that kernels cannot index.
 _WORDS = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "INT_MAX", "32BitIndexMath")
@@ -40,16 +41,18 @@ def enough_memory(where: str, cure: str) -> Iterator[None]:
         raise HiposegError(where, "does not fit into memory", cure) from None
 
 
-def smaller_step(batch: int, accumulate: int, run: Path | None = None) -> str:
+def smaller_step(batch: int, accumulate: int, run: Path | None = None, *, on_gpu: bool = False) -> str:
     """What to pass for a step of as many images in less memory.
 
     Args:
         run: one that was resumed, which keeps its settings: another has to go on from its weights.
+        on_gpu: whether `--batch auto` finds what fits.
     """
     half, start = batch // 2, "pass" if run is None else f"start a new run with --init {run} and"
     if half < 2:
         return f"{start} a smaller --crop" + (" or --backbone" if run is None else "")
-    return f"{start} --batch {half} --accumulate {accumulate * -(-batch // half)}, or a smaller --crop"
+    auto = ", --batch auto, which tries what fits," if on_gpu else ","
+    return f"{start} --batch {half} --accumulate {accumulate * -(-batch // half)}{auto} or a smaller --crop"
 
 
 # -- the largest batch -------------------------------------------------------------------------------------------------

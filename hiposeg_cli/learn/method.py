@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -41,6 +42,13 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> L
     """The loss of some terms, in their order."""
     first, *others = [weights[name] * term for name, term in terms.items()]
     return LossTerms(sum(others, first), {name: term.detach() for name, term in terms.items()})
+
+
+def mean_of(terms: Sequence[LossTerms]) -> LossTerms:
+    """Means over batches; a part that a batch lacks counts as 0 there, as it does in that batch's total."""
+    names = {name: None for one in terms for name in one.parts}
+    parts = {name: torch.stack([one.parts[name] for one in terms if name in one.parts]).sum() / len(terms) for name in names}
+    return LossTerms(torch.stack([one.total for one in terms]).mean(), parts)
 
 
 @dataclass(frozen=True)

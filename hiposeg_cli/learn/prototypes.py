@@ -22,8 +22,10 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1, eps=_EPS)
 
 
-def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """s(a, b) = -||a - b||^2 of unit vectors: (N, D) and (K, D) -> (N, K) in [-4, 0]."""
+def similarity(a: Tensor, b: Tensor, *, is_unit: bool = True) -> Tensor:
+    """s(a, b) = -||a - b||^2: (N, D) and (K, D) -> (N, K); of vectors of unit length, in [-4, 0]."""
+    if not is_unit:
+        return (2 * a @ b.T - a.square().sum(dim=1)[:, None] - b.square().sum(dim=1)).clamp(max=0)
     return (2 * a @ b.T - 2).clamp(min=-4, max=0)
 
 

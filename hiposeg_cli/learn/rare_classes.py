@@ -19,10 +19,11 @@ class RareClasses:
 
     P(c) is proportional to exp((1 - f_c) / T), where f_c is the share of class c among the labelled pixels of the split.
     An image shows a class from `MIN_SHARE` of its pixels on; a class that no image shows so well counts wherever it
-    occurs. The paper also repeats a crop until it holds enough of the class; crops here stay random.
+    occurs. The paper also repeats a crop until it holds enough of the class; crops here stay random. Images that have
+    coarse labels only are no class's, and are drawn at their share of the labelled images.
 
     Attributes:
-        probabilities: (K,) float64 for the classes that occur.
+        probabilities: (K,) float64 for the classes that occur; one more for images with coarse labels only, if there are.
         images: for each of them, the positions of the rows that show it.
     """
 
@@ -35,17 +36,20 @@ class RareClasses:
         return [int(rng.choice(self.images[chosen])) for chosen in classes]
 
 
-def rare_classes(rows: tuple[Row, ...], kind: str, temperature: float) -> RareClasses:
-    """Sampling over the classes of the level `kind` that occur in some rows; at least one must.
+def rare_classes(rows: tuple[Row, ...], needs: frozenset[str], temperature: float) -> RareClasses:
+    """Sampling over the classes that occur in some rows; at least one must.
 
     Args:
+        needs: levels that a method learns from; classes are those of the finest.
         temperature: T; 0.01 in the paper. The lower, the more of the rarest; the higher, the more even over the classes.
     """
+    kind = "fine" if "fine" in needs else "coarse"
     pixels = {class_id: n_pixels for class_id, n_pixels in class_pixels(rows, kind).items() if n_pixels > 0}
     assert pixels, "labels are checked first"
     counts = np.array(list(pixels.values()), dtype=np.float64)
     exponents = (1 - counts / counts.sum()) / temperature
     weights = np.exp(exponents - exponents.max())
+    probabilities = weights / weights.sum()
     shown: dict[str, list[int]] = {class_id: [] for class_id in pixels}
     barely: dict[str, list[int]] = {class_id: [] for class_id in pixels}
     for position, row in enumerate(rows):
@@ -53,5 +57,17 @@ def rare_classes(rows: tuple[Row, ...], kind: str, temperature: float) -> RareCl
             if n_pixels > 0:
                 enough = n_pixels >= MIN_SHARE * row.width * row.height
                 (shown if enough else barely)[class_id].append(position)
-    images = tuple(np.array(shown[class_id] or barely[class_id]) for class_id in pixels)
-    return RareClasses(weights / weights.sum(), images)
+    images = [np.array(shown[class_id] or barely[class_id]) for class_id in pixels]
+    if needs == {"fine", "coarse"} and (above := _coarse_only(rows)):
+        share = len(above) / sum(any(row.coarse_counts.values()) for row in rows)
+        probabilities = np.append((1 - share) * probabilities, share)
+        images.append(np.array(above))
+    return RareClasses(probabilities, tuple(images))
+
+
+def _coarse_only(rows: tuple[Row, ...]) -> list[int]:
+    """Positions of the rows that have coarse labels and no fine one."""
+    return [
+        position for position, row in enumerate(rows)
+        if any(row.coarse_counts.values()) and not any(row.fine_counts.values())
+    ]  # fmt: skip

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class HiPoSegOptions:
     """Open questions of the paper (A1..A18 of docs/fidelity.md), remedies, and the weights of its terms.
 
     Attributes:
-        levels: banks on all levels, or flat prototypes on the finest only, without parents and alignment.
+        levels: banks on all levels, or flat prototypes on the finest only, without parents and alignment; then pixels that
+            have a coarse label only are left out, unless lambda_coarse takes them in.
         lambda_coarse: weight of the cross entropy of each upper level, through summed probabilities of children, over
             all pixels with a coarse label.
         lambda_balanced: weight of a second cross entropy over `pixels_per_class` random pixels of each class.
@@ -52,11 +53,11 @@ class HiPoSegOptions:
 
     levels: Literal["all", "fine"] = "all"
     lambda_ce: float = 1.0
-    lambda_fh: float = 0.5
-    lambda_hh: float = 0.05
-    lambda_fl: float = 0.5
-    lambda_ll: float = 0.05
-    lambda_align: float = 0.5
+    lambda_fh: float = 0.1
+    lambda_hh: float = 0.01
+    lambda_fl: float = 0.1
+    lambda_ll: float = 0.01
+    lambda_align: float = 0.1
     lambda_coarse: float = 0.0
     lambda_balanced: float = 0.1
     class_weights: float = 0.0
@@ -82,7 +83,7 @@ class HiPoSegOptions:
     proj_layers: int = 2
     pixels_per_class: int = 200
     pixel_sampling: Literal["random", "hard", "boundary", "all"] = "random"
-    sampled_over: Literal["batch", "image"] = "batch"
+    sampled_over: Literal["batch", "image"] = "image"
     reliable_only: bool = False
     start_coarse: float = 0.075
     start_fine: float = 0.225
@@ -146,7 +147,7 @@ class HiPoSeg(Method):
     def losses(self, batch: Batch, output: Output, progress: Progress) -> LossTerms:
         o, weights = self.options, self._weights()
         terms: dict[str, Tensor] = self.score_losses(
-            output.full_logits(), batch, partial=batch.partial, upper=bool(weights["coarse"])
+            output.full_logits(), batch, partial=batch.partial and len(self.sizes) > 1, upper=bool(weights["coarse"])
         )
         has_prototypes = any(weights[name] for name in ("fh", "hh", "fl", "ll", "align"))
         cells = self._chosen(batch, output, progress) if has_prototypes else None
@@ -259,14 +260,15 @@ class HiPoSeg(Method):
         if depth:
             # With balanced parents a class seen only in coarse labels has no prototype yet.
             target = torch.where(bank.seen[target], target, IGNORE)
-            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse, weights=weights)
+            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse, weights=weights, is_unit=o.renormalise)
         allowed: Tensor = bank.seen
         if o.fine_softmax != "all":
             allowed = allowed[None, :] & self.tree.siblings(0)[target]
         if o.fine_softmax == "residual":
             base, parent = self._bank(1).vectors, self.tree.parent(0)
             z, prototypes = unit(z - base[parent[target]]), unit(prototypes - base[parent])
-        return pull(z, target, prototypes, allowed, tau=o.tau_fine, weights=weights)
+        is_unit = o.renormalise or o.fine_softmax == "residual"
+        return pull(z, target, prototypes, allowed, tau=o.tau_fine, weights=weights, is_unit=is_unit)
 
     def _repel(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
         """L_ll on the finest level, L_hh above."""
@@ -274,7 +276,8 @@ class HiPoSeg(Method):
         others = self._bank(depth).seen[None, :].expand(len(vectors), -1)
         if depth == 0 and o.fine_repulsion == "siblings":
             others = others & self.tree.siblings(0)
-        return repel(vectors, prototypes[depth].present, others, kappa=o.kappa, form=o.repulsion)
+        present = prototypes[depth].present
+        return repel(vectors, present, others, kappa=o.kappa, form=o.repulsion, is_unit=o.renormalise)
 
     def _in_loss(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
         return self._bank(depth).in_loss(prototypes[depth], blended=self.options.proto_in_loss == "blended")
@@ -282,6 +285,7 @@ class HiPoSeg(Method):
     def _align(self, prototypes: list[BatchPrototypes]) -> Tensor:
         """L_align: every class to its direct parent, the classes of each upper level apart; the mean over the levels."""
         o, total = self.options, torch.zeros((), device=prototypes[0].vectors.device)
+        how: dict[str, Any] = {"distance": o.align_distance, "reduction": o.align_reduction, "is_unit": o.renormalise}
         for depth in range(len(self.sizes) - 1):
             child, above = self._in_loss(depth, prototypes), self._in_loss(depth + 1, prototypes)
             parent, seen = self.tree.parent(depth), self._bank(depth + 1).seen
@@ -289,9 +293,9 @@ class HiPoSeg(Method):
             total = total + align_in(
                 child.detach() if o.align_stop == "child" else child,
                 (above.detach() if o.align_stop == "parent" else above)[parent],
-                pairs, sigma=o.sigma_in, distance=o.align_distance, reduction=o.align_reduction,
+                pairs, sigma=o.sigma_in, **how,
             )  # fmt: skip
-            total = total + align_out(above, seen, sigma=o.sigma_out, distance=o.align_distance, reduction=o.align_reduction)
+            total = total + align_out(above, seen, sigma=o.sigma_out, **how)
         return total / (len(self.sizes) - 1)
 
     def after_step(self) -> None:
