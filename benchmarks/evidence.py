@@ -34,7 +34,7 @@ from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import Dataset, open_dataset
 
 COMMON = {
-    "net.architecture": "fpn", "optim.schedule": "poly", "data.scale": [0.75, 1.5], "data.workers": 1,
+    "net.architecture": "fpn", "optim.schedule": "poly", "optim.lr": 2e-3, "data.scale": [0.75, 1.5], "data.workers": 1,
     "loop.val_every": 1000, "loop.device": "auto",
 }  # fmt: skip
 
