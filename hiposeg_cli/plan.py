@@ -19,8 +19,6 @@ from typing import Any, Literal
 from hiposeg_cli.config import Layer
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy import Hierarchy
-from hiposeg_cli.learn.schedule import OptimConfig
-from hiposeg_cli.run_config import NetConfig
 from hiposeg_cli.store import Dataset, Row
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -104,8 +102,9 @@ def plan(
     Args:
         cores: processor cores this process may use.
         gpu_bytes: memory of the GPU; None where it is not known, or there is none.
-        chosen: settings that a user fixed, as their dataclasses hold them. They are not planned, and what is planned fits
-            them. With epochs or steps among them no length is planned: planned steps would override a user's epochs.
+        chosen: settings that a user fixed, as their dataclasses hold them, and backbone and optimizer, whoever chose them.
+            They are not planned, and what is planned fits them. With epochs or steps among them no length is planned:
+            planned steps would override a user's epochs.
     Raises: DataError when there are no training images.
     """
     rows, fixed = dataset.split("train"), dict(chosen or {})
@@ -128,7 +127,7 @@ def plan(
     settle("data.workers", _workers(limits, cores, device))
     shown, why = _length(seen, limits, height * width)
     settle("data.scale", _scale(seen, shown, factor))
-    trained = (fixed.get("net.backbone", NetConfig.backbone), fixed.get("optim.optimizer", OptimConfig.optimizer))
+    trained = (fixed.get("net.backbone"), fixed.get("optim.optimizer"))
     if trained in _RATES:
         settle("optim.lr", (_RATES[trained], "best of 0.0005 to 0.004 for flat training of {} with {}".format(*trained)))
     if not fixed.keys() & {"optim.epochs", "optim.iterations"}:

@@ -104,7 +104,9 @@ def plan_run(config: RunConfig) -> Plan:
     chosen = {
         key: typed[key]
         for key, origin in config.origins.items()
-        if origin != "defaults" and key in typed and (key, typed[key]) != ("data.batch", "auto")
+        if (origin != "defaults" or key in ("net.backbone", "optim.optimizer"))
+        and key in typed
+        and (key, typed[key]) != ("data.batch", "auto")
     }
     device = pick_device(config.loop.device)
     launch = launch_of(os.environ)

@@ -54,8 +54,11 @@ def uniform(images: int, width: int, height: int, share: float = 1.0, region: in
     return dataset_of(*(row(n, width, height, {0: ground} | ({2: region} if n < shown else {})) for n in range(images)))
 
 
+TRAINED = {"net.backbone": "tf_efficientnet_lite0", "optim.optimizer": "adamw"}
+
+
 def planned(dataset: Dataset, device: Device = "cpu", cores: int = 2, gpu_bytes: int | None = None) -> Plan:
-    return plan(dataset, device=device, cores=cores, gpu_bytes=gpu_bytes)
+    return plan(dataset, device=device, cores=cores, gpu_bytes=gpu_bytes, chosen=TRAINED)
 
 
 def shown(made: Plan, images: int) -> int:
@@ -110,8 +113,7 @@ def test_sample_sets_on_a_large_gpu(images: int, width: int, height: int, crop: 
 def test_a_learning_rate_is_planned_only_where_one_was_measured(chosen: dict[str, Any]) -> None:
     data = uniform(400, 64, 64)
     assert "optim.lr" not in with_chosen(data, chosen)
-    default = {"net.backbone": "tf_efficientnet_lite0", "optim.optimizer": "adamw"}
-    assert with_chosen(data, default)["optim.lr"] == 0.002
+    assert with_chosen(data, {})["optim.lr"] == 0.002
 
 
 def test_little_memory_makes_first_the_batch_and_then_the_crop_smaller() -> None:
@@ -197,7 +199,7 @@ def test_a_dataset_without_training_images_is_refused() -> None:
 
 
 def with_chosen(dataset: Dataset, chosen: dict[str, Any]) -> dict[str, Any]:
-    return dict(plan(dataset, device="cpu", cores=2, gpu_bytes=None, chosen=chosen).settings)
+    return dict(plan(dataset, device="cpu", cores=2, gpu_bytes=None, chosen=TRAINED | chosen).settings)
 
 
 def test_what_a_user_chose_is_not_planned_and_the_rest_fits_it() -> None:
