@@ -197,11 +197,11 @@ def test_eval_of_back_off_is_a_curve_or_one_of_its_points(world: Path) -> None:
 @pytest.mark.slow
 def test_predictions_by_different_rules_are_not_mixed(world: Path, tmp_path: Path) -> None:
     photo, out = world / "raw" / "JPEGImages" / "demo_000000.jpg", tmp_path / "out"
-    rule = ("--decode", "back-off", "--confidence", 0.3)
+    rule = ("--decode", "back-off", "--confidence", 0.6)
     answer = data_of(run("predict", world / "run", photo, "--out", out, *rule, "--json"))
-    assert (answer["done"], answer["decode"], answer["confidence"]) == (1, "back-off", 0.3)
+    assert (answer["done"], answer["decode"], answer["confidence"]) == (1, "back-off", 0.6)
     assert data_of(run("predict", world / "run", photo, "--out", out, *rule, "--json"))["skipped"] == 1
-    for other in ((), ("--decode", "sum"), ("--decode", "back-off", "--confidence", 0.2)):
+    for other in ((), ("--decode", "sum"), ("--decode", "back-off", "--confidence", 0.5)):
         refused(run("predict", world / "run", photo, "--out", out, *other), "decoding rule", "--overwrite")
     assert run("predict", world / "run", photo, "--out", tmp_path / "leaf").exit_code == 0
     fine, coarse = ids(out / "fine/demo_000000.png"), ids(out / "coarse/demo_000000.png")
@@ -210,7 +210,7 @@ def test_predictions_by_different_rules_are_not_mixed(world: Path, tmp_path: Pat
     whole = ids(tmp_path / "leaf/coarse/demo_000000.png")
     assert np.array_equal(coarse[coarse != 255], whole[coarse != 255])
     assert (coarse[fine != 255] != 255).all()
-    assert (fine == 255).any()
+    assert 0 < (fine == 255).mean() < 1
 
 
 @pytest.mark.slow
