@@ -30,8 +30,8 @@ Which = Literal["best", "last"]
 Summary = Mapping[str, Any]  # what `metrics.summarize` returns
 Verdict = Literal["beyond the spread", "within the spread", "one seed, no claim"]
 
-NOT_COMPARED = frozenset({"loop.seed", "data.path", "data.workers", "loop.log_every", "loop.tensorboard"})
-"""Settings that make no group: seeds are averaged, data is checked, workers and logs never change a result."""
+NOT_COMPARED = frozenset({"loop.seed", "data.path", "data.workers", "loop.save_every", "loop.log_every", "loop.tensorboard"})
+"""Settings that make no group: seeds are averaged, data is checked, workers, saving and logs never change a result."""
 
 RAREST, SEVERITY = "rarest third mIoU", "mistake severity"
 

@@ -149,7 +149,7 @@ def test_a_run_that_stopped_early_is_finished(tmp_path: Path) -> None:
 
 def test_runs_are_grouped_by_everything_but_seed_and_loader(tmp_path: Path) -> None:
     flat = seeds_of(tmp_path, "flat", [0.5, 0.52], data__workers=4)
-    ours = seeds_of(tmp_path, "hiposeg", [0.6, 0.61, 0.62], loop__log_every=1, **HIPOSEG)
+    ours = seeds_of(tmp_path, "hiposeg", [0.6, 0.61, 0.62], loop__log_every=1, loop__save_every=9, **HIPOSEG)
     slow = seeds_of(tmp_path, "slow", [0.7], optim__lr=0.0001)
     runs = [ours[2], flat[1], ours[0], slow[0], flat[0], ours[1]]
     assert differing_settings(runs) == ("method.name", "optim.lr")

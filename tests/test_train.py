@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hiposeg_cli.app import app
-from hiposeg_cli.commands.train import TrainingView
+from hiposeg_cli.commands.training_view import TrainingView
 from hiposeg_cli.config import Layer
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError

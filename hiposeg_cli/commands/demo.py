@@ -61,7 +61,7 @@ def demo(
 
 def _train(method: str, data: Path, run_dir: Path, seed: int) -> None:
     """Train one method with the demo's recipe, the same for both."""
-    from hiposeg_cli.commands.train import TrainingView
+    from hiposeg_cli.commands.training_view import TrainingView
     from hiposeg_cli.config import Layer
     from hiposeg_cli.run import make_trainer, write_run_files
     from hiposeg_cli.run_config import resolve_config
