@@ -65,7 +65,11 @@ NO_FINE = {"method.lambda_fl": 0.0, "method.lambda_ll": 0.0}
 NO_ALIGN = {"method.lambda_align": 0.0}
 ROWS: dict[str, dict[str, Any]] = {
     "flat": {"method.name": "flat"},
-    "flat-balanced": {"method.name": "flat", "method.lambda_balanced": HiPoSegOptions().lambda_balanced},
+    "flat-balanced": {
+        "method.name": "flat",
+        "method.lambda_balanced": HiPoSegOptions().lambda_balanced,
+        "method.pixels_per_class": HiPoSegOptions().pixels_per_class,
+    },
     "flat-prototypes": {"method.name": "hiposeg", "method.levels": "fine"},
     "hssn": {"method.name": "hssn"},
     "hiposeg-paper": PAPER,

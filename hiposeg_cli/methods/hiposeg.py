@@ -81,7 +81,7 @@ class HiPoSegOptions:
     embedding: Literal["decoder", "multi-scale"] = "decoder"
     embed_dim: int = 256
     proj_layers: int = 2
-    pixels_per_class: int = 200
+    pixels_per_class: int = 50
     pixel_sampling: Literal["random", "hard", "boundary", "all"] = "random"
     sampled_over: Literal["batch", "image"] = "image"
     reliable_only: bool = False
