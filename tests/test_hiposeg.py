@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from test_train import broken_and_resumed, prepared_squares, require_equal_runs, trainer_of
 from torch import Tensor
+from trees import THREE
+from trees import TWO as TREE
 
 from hiposeg_cli.errors import ConfigError
 from hiposeg_cli.hierarchy import Hierarchy
@@ -26,20 +28,6 @@ from hiposeg_cli.methods.flat import Flat, FlatOptions
 from hiposeg_cli.methods.hiposeg import HiPoSeg, HiPoSegOptions, sibling_bound
 from hiposeg_cli.store import Row
 
-TREE = parse_hierarchy("""
-schema: hiposeg/hierarchy@1
-name: toy
-levels: [fine, coarse]
-classes:
-  coarse: [{name: sky}, {name: car}, {name: dog}]
-  fine:
-    - {name: sky, parent: sky}
-    - {name: wheel, parent: car}
-    - {name: door, parent: car}
-    - {name: head, parent: dog}
-    - {name: leg, parent: dog}
-    - {name: tail, parent: dog}
-""")
 OPTIONS = HiPoSegOptions(embed_dim=16)
 SCALE_DIMS = (4, 6)
 END = Progress(99, 100)
@@ -255,22 +243,6 @@ def test_every_option_trains_on_ordinary_and_degenerate_crops(change: dict[str, 
 
 
 # -- other numbers of levels --------------------------------------------------------------------------------------------
-
-THREE = parse_hierarchy("""
-schema: hiposeg/hierarchy@1
-name: three
-levels: [part, object, kind]
-classes:
-  kind: [{name: ground}, {name: thing}]
-  object: [{name: sky, parent: ground}, {name: car, parent: thing}, {name: dog, parent: thing}]
-  part:
-    - {name: sky, parent: sky}
-    - {name: wheel, parent: car}
-    - {name: door, parent: car}
-    - {name: head, parent: dog}
-    - {name: leg, parent: dog}
-    - {name: tail, parent: dog}
-""")
 
 
 def by_hand(z: Tensor, target: Tensor, tau: float) -> Tensor:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from trees import THREE as TREE
 
-from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE
 from hiposeg_cli.learn.batch import Batch, Output
 from hiposeg_cli.learn.method import Context, Method, Progress
@@ -149,21 +149,6 @@ def test_the_stand_in_computes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # -- methods -----------------------------------------------------------------------------------------------------------
 
-TREE = parse_hierarchy("""
-schema: hiposeg/hierarchy@1
-name: three
-levels: [part, object, kind]
-classes:
-  kind: [{name: ground}, {name: thing}]
-  object: [{name: sky, parent: ground}, {name: car, parent: thing}, {name: dog, parent: thing}]
-  part:
-    - {name: sky, parent: sky}
-    - {name: wheel, parent: car}
-    - {name: door, parent: car}
-    - {name: head, parent: dog}
-    - {name: leg, parent: dog}
-    - {name: tail, parent: dog}
-""")
 DIM, SCALE_DIMS, SIZE = 8, (4, 6), 32
 CONTEXT = Context(SCALE_DIMS, tuple(np.arange(1, len(level) + 1) for level in TREE.levels))
 

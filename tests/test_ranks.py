@@ -25,10 +25,10 @@ import pytest
 import torch
 from test_train import prepared_squares, resumed, state_of, trainer_of
 from torch import Tensor, nn
+from trees import TWO as TREE
 
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import ConfigError, DataError, HiposegError
-from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.labelmap import IGNORE, LabelArray
 from hiposeg_cli.learn import checkpoint, loop, ranks
 from hiposeg_cli.learn.batch import Batch, Output
@@ -102,20 +102,6 @@ def as_two(scenario: str, folder: Path, timeout: float = 240) -> list[Any]:
 
 # -- losses ------------------------------------------------------------------------------------------------------------
 
-TREE = parse_hierarchy("""
-schema: hiposeg/hierarchy@1
-name: toy
-levels: [fine, coarse]
-classes:
-  coarse: [{name: sky}, {name: car}, {name: dog}]
-  fine:
-    - {name: sky, parent: sky}
-    - {name: wheel, parent: car}
-    - {name: door, parent: car}
-    - {name: head, parent: dog}
-    - {name: leg, parent: dog}
-    - {name: tail, parent: dog}
-""")
 HIP = {"embed_dim": 8, "pixel_sampling": "all", "pixels_per_class": MANY}
 CONTEXT = Context((3,), (np.array([90, 30, 10, 0, 3, 1]), np.array([90, 40, 4])))
 METHODS: dict[str, Callable[[], Method]] = {
