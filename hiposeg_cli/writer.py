@@ -87,10 +87,12 @@ class Writer:
             raise ConfigError("--overwrite", "with --shard would delete what other shards wrote", "empty OUT first")
         if self.root.exists() and not self.root.is_dir():
             raise DataError(self.root, "is a file", "name a new folder")
-        finished = is_ours(self.root / "dataset.json", "format")
+        # In this order, as other shards may be at work: a run writes its state first and drops it last.
+        filled = self.root.exists() and not all(_is_ours_alone(path) for path in self.root.iterdir())
         states = [path for path in self.root.glob(f"{STATE}*") if is_ours(path, "fingerprint")]
+        finished = is_ours(self.root / "dataset.json", "format")
         begun = self._state_path in states or (self.shard.count == 1 and bool(states))
-        if self.root.exists() and any(not _is_ours_alone(path) for path in self.root.iterdir()):
+        if filled:
             if not finished and not states:
                 raise DataError(self.root, "is not empty and was not made by hiposeg", "name a new folder")
             if (finished or begun) and not (resume or overwrite):
@@ -368,9 +370,14 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_ours_alone(path: Path) -> bool:
-    """Whether a file is what a run leaves that was killed before it began."""
-    if path.name.startswith(locks.LOCK) and path.is_file():
-        return re.fullmatch(r"\d+( \S+)?", path.read_text(errors="replace").strip()) is not None
+    """Whether a file is what a run shows before it begins, or leaves when it is killed by then."""
+    if path.name.startswith(locks.LOCK):
+        try:
+            return re.fullmatch(r"(\d+( \S+)?)?", path.read_text(errors="replace").strip()) is not None
+        except FileNotFoundError:  # let go of since it was listed
+            return True
+        except OSError:
+            return False
     return path.name.startswith(f".{STATE}") and path.name.endswith(".tmp")
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,37 @@ def test_shards_at_the_same_time_equal_the_undivided_run(
     runs = [subprocess.Popen([*command, f"{number}/2"], stdout=subprocess.DEVNULL) for number in (1, 2)]
     assert [run.wait(timeout=60) for run in runs] == [0, 0]
     assert files_below(out) == whole
+
+
+def test_a_shard_that_begins_while_another_writes_its_first_files_joins_it(
+    raw: Path, tmp_path: Path, options: PrepareOptions, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    listed = Path.iterdir
+
+    def another_first(folder: Path) -> Iterator[Path]:
+        if folder == out:
+            monkeypatch.undo()
+            assert shard(raw, out, options, "1/2").missing == N_IMAGES // 2
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", another_first)
+    assert shard(raw, out, options, "2/2").missing == 0
+    assert files_below(out) == whole
+
+
+def test_a_lock_that_another_shard_just_opened_or_dropped_is_no_foreign_file(
+    raw: Path, tmp_path: Path, options: PrepareOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    opened, dropped = out / ".lock-1-of-2", out / ".lock-1-of-3"
+    opened.touch()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([*listed(folder), *([dropped] if folder == out else [])]))
+    assert shard(raw, out, options, "2/2").missing == N_IMAGES // 2
+    assert opened.exists()
 
 
 def test_an_interrupted_shard_is_resumed_and_another_is_not_disturbed(
