@@ -6,7 +6,8 @@ SAMPLES holds wbc/, carparts/, camvid/ and ccp/ in their published layouts. OUT/
 seed, scores of the last weights on the validation split); runs that it holds are not run again. The tables are printed.
 
 Rows: `flat`, `flat-balanced` (flat with hiposeg's second cross entropy), `flat-prototypes` (no parents), `hssn`,
-`hiposeg-paper`, `hiposeg` (the defaults); the paper's ablation is `flat` (CE), `coarse`, `fine`, `both`, `hiposeg-paper`.
+`hiposeg-paper`, `hiposeg` (the defaults, and what `train` plans for the method); the paper's ablation is `flat` (CE),
+`coarse`, `fine`, `both`, `hiposeg-paper`.
 With --fraction a row's name ends in the share of the training images, which take as many steps as half of all would.
 """
 
@@ -29,7 +30,7 @@ from hiposeg_cli.config import Layer, parse_assignment
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.methods.hiposeg import HiPoSegOptions
 from hiposeg_cli.methods.presets import preset_options
-from hiposeg_cli.run import make_trainer, write_run_files
+from hiposeg_cli.run import make_trainer, plan_run, write_run_files
 from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import Dataset, open_dataset
 
@@ -134,7 +135,9 @@ def run_once(dataset: Dataset, out: Path, row: str, set_name: str, seed: int, se
         Layer("evidence", COMMON | SETS[set_name].settings),
         Layer("row", settings | {"loop.seed": seed, "data.path": str(dataset.root)}),
     ]
-    config = resolve_config(layers)
+    planned = plan_run(resolve_config(layers)).settings
+    method = {key: value for key, value in planned.items() if key.startswith("method.")}
+    config = resolve_config(layers, planned=Layer("plan", method))
     started = time.perf_counter()
     trainer, _ = make_trainer(config, run_dir)
     write_run_files(run_dir, config, dataset.hierarchy)
@@ -148,7 +151,7 @@ def run_once(dataset: Dataset, out: Path, row: str, set_name: str, seed: int, se
     return Scored(
         row, set_name, seed, fine=100 * fine["miou"], coarse=100 * leaf["levels"][coarse_name]["miou"], rare=100 * rare,
         severity=leaf["mistake_severity"], coarse_sum=100 * summed["levels"][coarse_name]["miou"],
-        consistency=100 * summed["consistency"][coarse_name], seconds=seconds, settings=settings,
+        consistency=100 * summed["consistency"][coarse_name], seconds=seconds, settings=settings | method,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 The rules are few and monotone: larger photos never get a smaller crop, more photos never a smaller batch, a rarer class
 never a shorter run. They follow nnU-Net (crop from the median size, batch from the memory, a length that does not shrink
 with the dataset) at the usual figures of semantic segmentation (crops of 512 px, batches of 16, 20,000 to 80,000 steps).
-The learning rate is planned where one was measured. No picture is opened. What is not planned (network, optimizer, flips,
-colour) keeps its default.
+The learning rate is planned where one was measured, and classes are balanced where one of them is rare. No picture is
+opened. What is not planned (network, optimizer, flips, colour) keeps its default.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _SIGHTINGS = 1000  # of the rarest class
 _VALIDATIONS = 20
 _LONG_RUN = 100_000  # photos shown, from which the full zoom range pays off
 _SMALLEST_REGION_PX = 8  # two cells of the decoders' grid of 4 px
+_RARE = 0.1  # of the pixels that an average class has
+PLANNED_FOR = ("method.name", "net.backbone", "optim.optimizer")  # not planned themselves: what others are planned for
 _RATES = {("tf_efficientnet_lite0", "adamw"): 2e-3}  # by backbone and optimizer; LOG.md, 2026-11-22
 
 
@@ -66,6 +68,8 @@ class Fingerprint:
     Attributes:
         height, width, long_px: medians in px; `longest_px` is the largest long side.
         rarest: name of the fine class in the fewest photos and the share of them it is in; None without fine labels.
+        scarcest: name of the fine class with the fewest pixels, and their number by that of an average class; classes
+            without any count as absent. None without fine labels.
         smallest: name of the fine class whose regions are smallest, and the side in px of a square as large as its median.
     """
 
@@ -75,6 +79,7 @@ class Fingerprint:
     long_px: float
     longest_px: int
     rarest: tuple[str, float] | None
+    scarcest: tuple[str, float] | None
     smallest: tuple[str, float] | None
 
 
@@ -102,7 +107,7 @@ def plan(
     Args:
         cores: processor cores this process may use.
         gpu_bytes: memory of the GPU; None where it is not known, or there is none.
-        chosen: settings that a user fixed, as their dataclasses hold them, and backbone and optimizer, whoever chose them.
+        chosen: settings that a user fixed, as their dataclasses hold them, and those of PLANNED_FOR, whoever chose them.
             They are not planned, and what is planned fits them. With epochs or steps among them no length is planned:
             planned steps would override a user's epochs.
     Raises: DataError when there are no training images.
@@ -127,6 +132,8 @@ def plan(
     settle("data.workers", _workers(limits, cores, device))
     shown, why = _length(seen, limits, height * width)
     settle("data.scale", _scale(seen, shown, factor))
+    if fixed.get("method.name") == "hiposeg" and seen.scarcest is not None and seen.scarcest[1] >= _RARE:
+        settle("method.lambda_balanced", _unbalanced(*seen.scarcest))
     trained = (fixed.get("net.backbone"), fixed.get("optim.optimizer"))
     if trained in _RATES:
         settle("optim.lr", (_RATES[trained], "best of 0.0005 to 0.004 for flat training of {} with {}".format(*trained)))
@@ -156,16 +163,20 @@ def fingerprint(rows: Sequence[Row], hierarchy: Hierarchy) -> Fingerprint:
         for class_id, pixels in row.fine_counts.items():
             if pixels:
                 regions[int(class_id)].append(pixels)
-    names = hierarchy.fine.names
-    shares = [(len(found) / len(rows), names[class_id]) for class_id, found in enumerate(regions) if found]
-    sides = [(math.sqrt(median(found)), names[class_id]) for class_id, found in enumerate(regions) if found]
+    seen = {name: found for name, found in zip(hierarchy.fine.names, regions, strict=True) if found}
+    average = sum(map(sum, seen.values())) / max(1, len(seen))
     long_sides = [max(row.width, row.height) for row in rows]
-    (share, rarest), (side, smallest) = (min(found) if found else (0.0, "") for found in (shares, sides))
     return Fingerprint(
         images=len(rows), height=median(row.height for row in rows), width=median(row.width for row in rows),
         long_px=median(long_sides), longest_px=max(long_sides),
-        rarest=(rarest, share) if shares else None, smallest=(smallest, side) if sides else None,
+        rarest=_least({name: len(found) / len(rows) for name, found in seen.items()}),
+        scarcest=_least({name: sum(found) / average for name, found in seen.items()}),
+        smallest=_least({name: math.sqrt(median(found)) for name, found in seen.items()}),
     )  # fmt: skip
+
+
+def _least(values: Mapping[str, float]) -> tuple[str, float] | None:
+    return min(values.items(), key=lambda item: item[::-1], default=None)
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
@@ -231,6 +242,10 @@ def _scale(seen: Fingerprint, shown: int, factor: float) -> tuple[list[float], s
             f"({factor * seen.smallest[1]:.0f} px at full size)"
         )
     return [0.5, 2.0], "the run is long enough, and every class large enough, for the usual zoom"
+
+
+def _unbalanced(name: str, share: float) -> tuple[float, str]:
+    return 0.0, f"{name}, the class with the fewest pixels, has {100 * share:.2g} % of an average one's: none is rare"
 
 
 def _schedule(images: int, shown: int, batch: int, why: str) -> dict[str, tuple[Any, str]]:

@@ -35,7 +35,7 @@ from hiposeg_cli.learn.method import Context, Method
 from hiposeg_cli.learn.watcher import Silent, Watcher
 from hiposeg_cli.nets.net import SegmentationNet, build_net
 from hiposeg_cli.nets.weights import load_backbone
-from hiposeg_cli.plan import Device, Plan, most_in_batch, plan
+from hiposeg_cli.plan import PLANNED_FOR, Device, Plan, most_in_batch, plan
 from hiposeg_cli.registry import METHODS
 from hiposeg_cli.run_config import RunConfig
 from hiposeg_cli.store import Dataset, Row, open_dataset
@@ -104,9 +104,7 @@ def plan_run(config: RunConfig) -> Plan:
     chosen = {
         key: typed[key]
         for key, origin in config.origins.items()
-        if (origin != "defaults" or key in ("net.backbone", "optim.optimizer"))
-        and key in typed
-        and (key, typed[key]) != ("data.batch", "auto")
+        if (origin != "defaults" or key in PLANNED_FOR) and (key, typed[key]) != ("data.batch", "auto")
     }
     device = pick_device(config.loop.device)
     launch = launch_of(os.environ)

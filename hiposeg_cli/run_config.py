@@ -108,16 +108,17 @@ class RunConfig:
 
     @property
     def typed(self) -> dict[str, Any]:
-        """Dotted settings as their dataclasses hold them, without the method's."""
-        sections: dict[str, Any] = {"net": self.net, "data": self.data, "optim": self.optim, "loop": self.loop}
-        return flatten({name: asdict(section) for name, section in sections.items()})
+        """Dotted settings as their dataclasses hold them."""
+        sections: dict[str, Any] = {
+            "method": self.options, "net": self.net, "data": self.data, "optim": self.optim, "loop": self.loop
+        }  # fmt: skip
+        return {"method.name": self.method} | flatten({name: asdict(section) for name, section in sections.items()})
 
     @property
     def deciding(self) -> dict[str, Any]:
         """The settings that a resumed run has to repeat, as JSON holds them."""
         free = {"data.path", "data.also", "data.workers", "net.weights"}
-        every = {"method.name": self.method} | flatten({"method": asdict(self.options)}) | self.typed
-        chosen = {key: value for key, value in every.items() if key not in free and not key.startswith("loop.")}
+        chosen = {key: value for key, value in self.typed.items() if key not in free and not key.startswith("loop.")}
         decided: dict[str, Any] = json.loads(json.dumps(chosen | {"loop.seed": self.loop.seed}))
         return decided
 
@@ -194,7 +195,7 @@ def _check(config: RunConfig) -> None:
             nearest = max(STRIDE_PX, round(side / STRIDE_PX) * STRIDE_PX)
             raise ConfigError("--crop", f"{side} is not a multiple of {STRIDE_PX}", f"try {nearest}")
     batch = config.data.batch
-    typed = config.typed | flatten({"method": asdict(config.options)})
+    typed = config.typed
     for key, value in typed.items():
         numbers = [number for number in (value if isinstance(value, tuple) else (value,)) if isinstance(number, float)]
         if not all(math.isfinite(number) for number in numbers):

@@ -141,6 +141,15 @@ def test_small_regions_are_not_zoomed_out_of_sight() -> None:
     assert "handle" in small.reasons["data.scale"]
 
 
+@pytest.mark.parametrize(("handle_px", "lambda_balanced"), [(10, None), (52, None), (53, 0.0), (1000, 0.0)])
+def test_classes_are_not_balanced_where_none_is_rare(handle_px: int, lambda_balanced: float | None) -> None:
+    """Beside 1000 px of ground a tenth of the average is 52.6 px with 52 px of handle, and 52.65 px with 53."""
+    data = uniform(10, 50, 20, region=handle_px)
+    assert with_chosen(data, {"method.name": "hiposeg"}).get("method.lambda_balanced") == lambda_balanced
+    for chosen in ({"method.name": "flat"}, {"method.name": "hiposeg", "method.lambda_balanced": 0.1}):
+        assert "method.lambda_balanced" not in with_chosen(data, chosen)
+
+
 def test_fingerprint_by_hand() -> None:
     rows = [
         row(0, 100, 50, {0: 4000, 1: 900, 2: 0}),
@@ -150,7 +159,9 @@ def test_fingerprint_by_hand() -> None:
     seen = fingerprint(rows, HIERARCHY)
     assert (seen.images, seen.width, seen.height, seen.long_px, seen.longest_px) == (3, 100, 80, 200, 300)
     assert seen.rarest == ("handle", pytest.approx(1 / 3))  # its zero pixels in the first photo are no sighting
+    assert seen.scarcest == ("handle", pytest.approx(25 / ((13_100 + 1300 + 25) / 3)))
     assert seen.smallest == ("handle", 5.0)
+    assert fingerprint(rows[:2], HIERARCHY).scarcest == ("body", pytest.approx(1300 / (14_300 / 2)))  # no handle is seen
 
 
 def test_more_photos_than_fit_into_the_time_are_counted_in_steps() -> None:
