@@ -6,6 +6,7 @@ nothing is missing any more completes the dataset. `store` reads what is written
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -370,15 +371,11 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_ours_alone(path: Path) -> bool:
-    """Whether a file is what a run shows before it begins, or leaves when it is killed by then."""
-    if path.name.startswith(locks.LOCK):
-        try:
+    """Whether a file is what a run shows before it begins, or leaves when it is killed by then, or is gone by now."""
+    if path.name.startswith(locks.LOCK) and path.is_file():
+        with contextlib.suppress(OSError):
             return re.fullmatch(r"(\d+( \S+)?)?", path.read_text(errors="replace").strip()) is not None
-        except FileNotFoundError:  # let go of since it was listed
-            return True
-        except OSError:
-            return False
-    return path.name.startswith(f".{STATE}") and path.name.endswith(".tmp")
+    return not os.path.lexists(path) or (path.name.startswith(f".{STATE}") and path.name.endswith(".tmp"))
 
 
 def is_ours(path: Path, key: str) -> bool:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +108,19 @@ def test_a_lock_that_another_shard_just_opened_or_dropped_is_no_foreign_file(
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter([*listed(folder), *([dropped] if folder == out else [])]))
     assert shard(raw, out, options, "2/2").missing == N_IMAGES // 2
     assert opened.exists()
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("nowhere")], ids=["pipe", "folder", "link"]
+)
+def test_a_lock_that_is_no_file_is_foreign(
+    make: Callable[[Path], None], raw: Path, tmp_path: Path, options: PrepareOptions
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    make(out / ".lock-1-of-2")
+    with pytest.raises(DataError, match="was not made by hiposeg"):
+        shard(raw, out, options, "2/2")
 
 
 def test_an_interrupted_shard_is_resumed_and_another_is_not_disturbed(
