@@ -17,13 +17,13 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import machine
+from evidence_tables import Evidence, Scored, read_runs, tables
 
 from hiposeg_cli.commands.evaluate import score_run
 from hiposeg_cli.config import Layer, parse_assignment
@@ -82,29 +82,6 @@ ROWS: dict[str, dict[str, Any]] = {
 MAIN = ("flat", "hiposeg-paper", "hiposeg")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores of one run, in percent but for the severity.
-
-    Attributes:
-        fine, coarse, rare, severity: by leaf argmax; `rare` is the mean IoU of the third of the classes with fewest pixels.
-        coarse_sum, consistency: by summed probabilities on each level: coarse mIoU, and the share of pixels where the
-            coarse class is the parent of the fine one, which it always is by leaf argmax.
-    """
-
-    row: str
-    set: str
-    seed: int
-    fine: float
-    coarse: float
-    rare: float
-    severity: float
-    coarse_sum: float
-    consistency: float
-    seconds: float
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 def prepared(samples: Path, out: Path, name: str) -> Dataset:
     folder, recipe = out / "data" / name, SETS[name]
     if not (folder / "dataset.json").exists():
@@ -155,40 +132,6 @@ def run_once(dataset: Dataset, out: Path, row: str, set_name: str, seed: int, se
     )  # fmt: skip
 
 
-def table(results: Iterable[Scored]) -> None:
-    groups: dict[tuple[str, str], list[Scored]] = {}
-    for result in results:
-        groups.setdefault((result.set, result.row), []).append(result)
-    columns = ("fine", "coarse", "rare", "severity", "coarse_sum", "consistency")
-    print(f"| data | method | seeds | {' | '.join(columns)} | minutes |")
-    print("|---" * (len(columns) + 4) + "|")
-    for (set_name, row), runs in sorted(groups.items()):
-        cells = [spread([getattr(run, name) for run in runs]) for name in columns]
-        minutes = statistics.mean(run.seconds for run in runs) / 60
-        print(f"| {set_name} | {row} | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
-
-
-def against(reference: str, results: Iterable[Scored]) -> None:
-    """Differences to a row at the same seed, training images and steps: each seed's own."""
-    by_run = {(result.set, result.row, result.seed): result for result in results}
-    columns = ("fine", "coarse", "rare")
-    print(f"| data | method | seeds | {' | '.join(columns)} |")
-    print("|---" * (len(columns) + 3) + "|")
-    for set_name, row in sorted({key[:2] for key in by_run}):
-        base = reference + row[row.index("@") :] if "@" in row else reference
-        seeds = [seed for *key, seed in sorted(by_run) if key == [set_name, row] and (set_name, base, seed) in by_run]
-        if row == base or not seeds:
-            continue
-        pairs = [(by_run[set_name, row, seed], by_run[set_name, base, seed]) for seed in seeds]
-        cells = [" ".join(f"{getattr(one, name) - getattr(other, name):+.2f}" for one, other in pairs) for name in columns]
-        print(f"| {set_name} | {row} | {' '.join(map(str, seeds))} | {' | '.join(cells)} |")
-
-
-def spread(values: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("samples", type=Path)
@@ -202,8 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results_path = arguments.out / "results.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    lines = results_path.read_text().splitlines() if results_path.exists() else []
-    results = [Scored(**json.loads(line)) for line in lines]
+    results = read_runs(results_path)
     done = {(result.row, result.set, result.seed) for result in results}
     extra: dict[str, Any] = {}
     for text in arguments.extra:
@@ -226,10 +168,7 @@ def main() -> None:
                 with results_path.open("a") as file:
                     file.write(json.dumps(result.__dict__) + "\n")
                 print(result, flush=True)
-    table(results)
-    for reference in ("flat", "flat-balanced"):
-        print(f"\nless {reference}:")
-        against(reference, results)
+    print("\n\n".join(tables(Evidence(results))))
 
 
 if __name__ == "__main__":
