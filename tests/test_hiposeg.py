@@ -294,6 +294,42 @@ def test_flat_prototypes_know_no_parents() -> None:
     assert method_of().losses(partial, net(), END).parts["ce"] != plain
 
 
+def test_flat_prototypes_ask_for_fine_labels_only() -> None:
+    """So a run warns of images that they cannot learn from, as `flat` does."""
+    assert method_of(replace(OPTIONS, levels="fine")).needs == {"fine"}
+    assert method_of(replace(OPTIONS, levels="fine", lambda_coarse=1.0)).needs == {"fine", "coarse"}
+    assert method_of().needs == {"fine", "coarse"}
+    fine = labels()
+    alone, both = Batch(batch_of(fine).image, fine), batch_of(fine)
+    parts = [method_of(replace(OPTIONS, levels="fine")).losses(one, Features()(), END).parts for one in (alone, both)]
+    assert parts[0] == parts[1]
+
+
+def test_reliable_pixels_alone_make_prototypes_but_all_are_pulled() -> None:
+    """A13: whether pixels that the network gets wrong enter prototypes; the pixel terms keep them."""
+    options = replace(only(lambda_fh=1.0, lambda_fl=1.0), pixel_sampling="all", proj_layers=1)  # type: ignore[arg-type]
+    method, net, fine = method_of(replace(options, reliable_only=True)), Features(size=16), labels(size=16)
+    output = net()
+    grid = grid_labels(fine, output).flatten()
+    right = output.logits.argmax(dim=1).flatten() == grid
+    assert 0 < right.sum() < len(right)
+    parts = method.losses(batch_of(fine), output, END).parts
+    z = torch.nn.functional.normalize(method.head(net.map.permute(0, 2, 3, 1).flatten(0, 2)), dim=1)
+    parent = torch.from_numpy(TREE.parent)
+    for name, depth, tau, target in (("fl", 0, OPTIONS.tau_fine, grid), ("fh", 1, OPTIONS.tau_coarse, parent[grid])):
+        bank = method._bank(depth)
+        for class_id, seen in enumerate(bank.seen):
+            of_class = z[right & (target == class_id)]
+            assert bool(seen) == (len(of_class) > 0)
+            if seen:
+                expected = torch.nn.functional.normalize(of_class.sum(0), dim=0)
+                assert torch.allclose(bank.vectors[class_id], expected, atol=1e-5)
+        scores = (-(torch.cdist(z, bank.vectors) ** 2) / tau).masked_fill(~bank.seen, -torch.inf)
+        has_one = bank.seen[target]
+        assert torch.allclose(parts[name], F.cross_entropy(scores[has_one], target[has_one]), atol=1e-4)
+    assert not method._bank(0).seen[grid].all(), "some class is never got right: its pixels are left out"
+
+
 def test_distances_to_prototypes_that_are_not_of_unit_length_are_true_ones() -> None:
     """Without renormalising, a bank's prototypes shrink as its class scatters."""
     method, net, fine = (
@@ -557,6 +593,27 @@ def test_a_run_with_every_remedy_saves_the_flat_network_and_resumes_exactly(tmp_
     assert weights.min() == 1 < weights.max()
 
 
+# -- options that cannot be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start_align": 30_000}, "share of the run"), ({"start_coarse": -0.1}, "share of the run"),
+        ({"sigma_in": -1.0}, "0 or more"), ({"ema_reference_count": -5}, "0 or more"),
+        ({"ema_momentum": 1.5}, "from 0 to 1"),
+        ({"levels": "fine", "fine_softmax": "siblings"}, "needs parents"),
+        ({"levels": "fine", "fine_softmax": "residual"}, "needs parents"),
+        ({"levels": "fine", "fine_repulsion": "siblings"}, "needs parents"),
+        ({"update": "before", "proto_in_loss": "blended"}, "already"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        method_of(replace(OPTIONS, **change))
+
+
 # -- the squeeze on siblings (docs/fidelity.md, R1) --------------------------------------------------------------------
 
 
@@ -575,8 +632,23 @@ def test_sibling_bound_of_twelve_children(distance: str, tau: float, expected: f
     head = "schema: hiposeg/hierarchy@1\nname: t\nlevels: [fine, coarse]\nclasses:\n  coarse: [{name: body}]\n  fine:\n"
     options = HiPoSegOptions(align_distance=distance, tau_fine=tau)  # type: ignore[arg-type]
     hierarchy = parse_hierarchy(head + children)
-    assert sibling_bound(options, hierarchy) == pytest.approx(expected, abs=0.006)
+    assert sibling_bound(options, 12, tau) == pytest.approx(expected, abs=0.006)
     assert bool(HiPoSeg(hierarchy, 8, options).warnings()) == (expected < 0.9)
+
+
+def test_upper_levels_are_asked_for_squeezed_siblings_too() -> None:
+    """With one sub-class a class, only the coarse classes of one kind can be squeezed."""
+    classes = [f"{{name: c{k}, parent: all}}" for k in range(21)]
+    leaves = [f"{{name: l{k}, parent: c{k}}}" for k in range(21)]
+    hierarchy = parse_hierarchy(
+        "schema: hiposeg/hierarchy@1\nname: t\nlevels: [fine, coarse, top]\nclasses:\n  top: [{name: all}]\n"
+        f"  coarse: [{', '.join(classes)}]\n  fine: [{', '.join(leaves)}]\n"
+    )
+    (said,) = HiPoSeg(hierarchy, 8, OPTIONS).warnings()
+    assert "level 'coarse'" in said
+    assert "lower tau_coarse (0.1)" in said
+    assert not HiPoSeg(hierarchy, 8, replace(OPTIONS, tau_coarse=0.05)).warnings()
+    assert not HiPoSeg(hierarchy, 8, replace(OPTIONS, lambda_fh=0.0)).warnings()
 
 
 def test_sibling_bound_holds_for_optimised_siblings() -> None:

@@ -49,6 +49,8 @@ class HiPoSegOptions:
             wait for a GPU once a batch.
         sampled_over: whether `pixels_per_class` are taken of the whole batch, so that its classes weigh about the same, or
             of each image.
+        reliable_only: prototypes come from the pixels whose leaf the network gets right, and from those with a coarse label
+            only; a class has no prototype, and pulls no pixel, before one of its pixels is got right.
     """
 
     levels: Literal["all", "fine"] = "all"
@@ -90,6 +92,9 @@ class HiPoSegOptions:
     start_align: float = 0.375
 
 
+_LEAST_BOUND = 0.9
+
+
 @dataclass(frozen=True)
 class _Pixels:
     """The pixels of one batch taken into the prototype losses; all have a label on every level but perhaps the finest.
@@ -98,24 +103,32 @@ class _Pixels:
         z: (N, D) unit-length embeddings.
         labels: (N,) int64 ids on each level, finest first; IGNORE where unknown.
         with_fine: (M,) int64 positions of those with a fine label; None where all have one.
+        reliable: positions of those that prototypes come from, with a fine label and in all; None where nothing is
+            chosen among them.
     """
 
     z: Tensor
     labels: tuple[Tensor, ...]
     with_fine: Tensor | None
+    reliable: tuple[Tensor, Tensor] | None
 
     def labelled(self, depth: int) -> tuple[Tensor, Tensor]:
         """Embeddings and ids of those with a label on a level."""
-        if depth or self.with_fine is None:
-            return self.z, self.labels[depth]
-        return self.z[self.with_fine], self.labels[depth][self.with_fine]
+        return self._at(depth, None if depth else self.with_fine)
+
+    def for_prototypes(self, depth: int) -> tuple[Tensor, Tensor]:
+        """Embeddings and ids of those that the prototypes of a level come from."""
+        return self.labelled(depth) if self.reliable is None else self._at(depth, self.reliable[min(depth, 1)])
+
+    def _at(self, depth: int, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        ids = self.labels[depth]
+        return (self.z, ids) if rows is None else (self.z[rows], ids[rows])
 
 
 class HiPoSeg(Method):
     """A bank a level, all prototype terms, the curriculum and the moving average; see the module's head."""
 
     Options = HiPoSegOptions
-    needs = frozenset({"fine", "coarse"})
     options: HiPoSegOptions
 
     def __init__(
@@ -124,6 +137,7 @@ class HiPoSeg(Method):
         super().__init__(hierarchy, embedding_dim, options, context)
         _check(options)
         self.sizes = [len(level) for level in hierarchy.levels[: 1 if options.levels == "fine" else None]]
+        self.needs = frozenset({"fine", "coarse"} if len(self.sizes) > 1 or options.lambda_coarse else {"fine"})
         self.needs_scales = options.embedding == "multi-scale"
         dims = (embedding_dim, *(self.context.scale_dims if self.needs_scales else ()))
         assert not self.needs_scales or len(dims) > 1, "every network has an encoder"
@@ -152,8 +166,7 @@ class HiPoSeg(Method):
         has_prototypes = any(weights[name] for name in ("fh", "hh", "fl", "ll", "align"))
         cells = self._chosen(batch, output, progress) if has_prototypes else None
         if weights["balanced"]:
-            is_even = o.pixel_sampling == "random" and o.sampled_over == "batch" and not o.reliable_only
-            even = cells if is_even else None
+            even = cells if o.pixel_sampling == "random" and o.sampled_over == "batch" else None
             if even is None:
                 even = even_cells(batch, output, progress, cap=o.pixels_per_class)
             terms["balanced"] = balanced_cross_entropy(batch, output, even)
@@ -207,41 +220,45 @@ class HiPoSeg(Method):
             terms["align"] = self._align(prototypes)
         return {name: terms[name] for name in ("fh", "hh", "fl", "ll", "align") if name in terms}
 
+    def _grids(self, batch: Batch, output: Output) -> tuple[Tensor, ...]:
+        """(B, h, w) int64 labels at the network's cells, on the host: fine, and coarse where parents take part."""
+        labels = (batch.host.fine, batch.host.coarse)[: len(self.sizes)]
+        return tuple(grid_labels(one, output) for one in labels if one is not None)
+
     def _pixels(self, batch: Batch, output: Output, cells: Tensor) -> _Pixels:
         """Project the embeddings of some cells to unit length."""
-        assert batch.host.fine is not None
-        assert batch.host.coarse is not None
-        fine, coarse = (grid_labels(labels, output).flatten() for labels in (batch.host.fine, batch.host.coarse))
-        with_fine = (fine[cells] != IGNORE).nonzero().squeeze(1)
+        grids = [grid.flatten() for grid in self._grids(batch, output)]
+        known, right = grids[0][cells] != IGNORE, None
+        if self.options.reliable_only:
+            right = ~misclassified(grids[0], output)[cells]
         device = output.embedding.device
-        rows = None if len(with_fine) == len(cells) else on_device(with_fine, device)
-        cells, *chosen = on_device(torch.stack([cells, fine[cells], coarse[cells]]), device)
-        labels = chosen[: len(self.sizes)]
+
+        def rows(keep: Tensor) -> Tensor:
+            return on_device(keep.nonzero().squeeze(1), device)
+
+        with_fine = None if known.all() else rows(known)
+        reliable = None if right is None else (rows(right & known), rows(right))
+        cells, *labels = on_device(torch.stack([cells, *(grid[cells] for grid in grids)]), device)
         for depth in range(1, len(self.sizes) - 1):
             labels.append(self.tree.parent(depth)[labels[-1]])
         maps = (output.embedding, *output.scales) if self.needs_scales else (output.embedding,)
         features = [at_cells(one, cells, output.grid) for one in maps]
-        return _Pixels(self.head(torch.cat(features, dim=1)), tuple(labels), rows)
+        return _Pixels(self.head(torch.cat(features, dim=1)), tuple(labels), with_fine, reliable)
 
     def _chosen(self, batch: Batch, output: Output, progress: Progress) -> Tensor:
         """(N,) int64 labelled cells of the network's grid, on the host as the labels are."""
-        assert batch.host.fine is not None
-        assert batch.host.coarse is not None
-        o, fine = self.options, grid_labels(batch.host.fine, output)
-        flat, coarse = fine.flatten(), grid_labels(batch.host.coarse, output).flatten()
-        keep, first = (coarse if len(self.sizes) > 1 else flat) != IGNORE, None
+        o, grids = self.options, self._grids(batch, output)
+        fine, flat, upper, first = grids[0], grids[0].flatten(), grids[-1].flatten(), None
         if o.pixel_sampling == "boundary":
             first = on_boundary(fine).flatten()
-        if o.pixel_sampling == "hard" or o.reliable_only:
-            wrong = misclassified(flat, output)
-            first = wrong if o.pixel_sampling == "hard" else first
-            keep = keep & ~wrong if o.reliable_only else keep
-        classes = torch.where(flat != IGNORE, flat, coarse + self.hierarchy.n_fine)
+        if o.pixel_sampling == "hard":
+            first = misclassified(flat, output)
+        classes = torch.where(flat != IGNORE, flat, upper + self.hierarchy.n_fine)
         if o.sampled_over == "image":
             image = torch.arange(len(fine)).repeat_interleave(fine[0].numel())
             classes = classes + image * (self.hierarchy.n_fine + self.hierarchy.n_coarse)
         cap = None if o.pixel_sampling == "all" else o.pixels_per_class
-        return sample_pixels(classes, keep, cap=cap, progress=progress, first=first)
+        return sample_pixels(classes, upper != IGNORE, cap=cap, progress=progress, first=first)
 
     def _batch_prototypes(self, pixels: _Pixels) -> list[BatchPrototypes]:
         """Prototypes of the batch on each level, finest first."""
@@ -250,17 +267,17 @@ class HiPoSeg(Method):
             if depth and self.options.parent_mean == "balanced":
                 found.append(balanced_parents(found[-1], self.tree.parent(depth - 1), size))
             else:
-                found.append(batch_prototypes(*pixels.labelled(depth), size))
+                found.append(batch_prototypes(*pixels.for_prototypes(depth), size))
         return found
 
     def _pull(self, depth: int, pixels: _Pixels) -> Tensor:
         """L_fl on the finest level, L_fh above."""
         o, bank, (z, target) = self.options, self._bank(depth), pixels.labelled(depth)
         prototypes, weights = bank.vectors, self.score_losses.weights(depth)
+        # Balanced parents of a class that only coarse labels show, and reliable_only: there may be no prototype yet.
+        known = torch.where(bank.seen[target], target, IGNORE)
         if depth:
-            # With balanced parents a class seen only in coarse labels has no prototype yet.
-            target = torch.where(bank.seen[target], target, IGNORE)
-            return pull(z, target, prototypes, bank.seen, tau=o.tau_coarse, weights=weights, is_unit=o.renormalise)
+            return pull(z, known, prototypes, bank.seen, tau=o.tau_coarse, weights=weights, is_unit=o.renormalise)
         allowed: Tensor = bank.seen
         if o.fine_softmax != "all":
             allowed = allowed[None, :] & self.tree.siblings(0)[target]
@@ -268,7 +285,7 @@ class HiPoSeg(Method):
             base, parent = self._bank(1).vectors, self.tree.parent(0)
             z, prototypes = unit(z - base[parent[target]]), unit(prototypes - base[parent])
         is_unit = o.renormalise or o.fine_softmax == "residual"
-        return pull(z, target, prototypes, allowed, tau=o.tau_fine, weights=weights, is_unit=is_unit)
+        return pull(z, known, prototypes, allowed, tau=o.tau_fine, weights=weights, is_unit=is_unit)
 
     def _repel(self, depth: int, prototypes: list[BatchPrototypes]) -> Tensor:
         """L_ll on the finest level, L_hh above."""
@@ -308,30 +325,42 @@ class HiPoSeg(Method):
             self._bank(depth).update(found)
 
     def warnings(self) -> list[str]:
-        bound, weights = sibling_bound(self.options, self.hierarchy), self._weights()
-        if bound >= 0.9 or self.options.fine_softmax == "residual" or not (weights["align"] and weights["fl"]):
+        o, weights, bounds = self.options, self._weights(), []
+        for depth, families in enumerate(self.tree.family_sizes[: len(self.sizes) - 1]):
+            name, tau = ("tau_coarse", o.tau_coarse) if depth else ("tau_fine", o.tau_fine)
+            apart = o.fine_softmax == "residual" and not depth
+            if weights["align"] and weights["fh" if depth else "fl"] and not apart:
+                bounds.append((sibling_bound(o, max(families), tau), self.hierarchy.levels[depth].name, name, tau))
+        bound, level, name, tau = min(bounds, default=(1.0, "", "", 0.0))
+        if bound >= _LEAST_BOUND:
             return []
+        cures = [f"lower {name} ({tau})"]
+        cures += ["set align_distance=squared"] if o.align_distance != "squared" else []
+        cures += ["set fine_softmax=residual"] if name == "tau_fine" else []
         return [
-            f"siblings are squeezed: inside sigma_in = {self.options.sigma_in} the fine term can give the right one of "
-            f"the largest family's children at most probability {bound:.2f} on average - lower tau_fine "
-            f"({self.options.tau_fine}), or set align_distance=squared or fine_softmax=residual"
+            f"siblings are squeezed: inside sigma_in = {o.sigma_in} the pixel term of level {level!r} can give the right "
+            f"one of its largest family at most probability {bound:.2f} on average - {', or '.join(cures)}"
         ]
 
 
-def sibling_bound(options: HiPoSegOptions, hierarchy: Hierarchy) -> float:
+def sibling_bound(options: HiPoSegOptions, n_siblings: int, tau: float) -> float:
     """Highest mean probability of the right sibling for pixels on their prototypes, once align_in is satisfied.
 
     K siblings in a cap with cosine c around their parent have a mean squared distance of at most
     2K / (K - 1) (1 - c^2); by convexity of log-sum-exp the geometric-mean probability is at most
     1 / (1 + (K - 1) exp(-mean / tau)).
+
+    Args:
+        n_siblings: K, the children of one parent.
+        tau: temperature of the pixel term that tells them apart.
     """
-    K = max(len(hierarchy.children(coarse_id)) for coarse_id in range(hierarchy.n_coarse))
+    K = n_siblings
     if K < 2:
         return 1.0
     squared = options.sigma_in if options.align_distance == "squared" else options.sigma_in**2
     cosine = max(0.0, 1 - squared / 2)
     mean = 2 * K / (K - 1) * (1 - cosine**2)
-    return 1 / (1 + (K - 1) * math.exp(-mean / options.tau_fine))
+    return 1 / (1 + (K - 1) * math.exp(-mean / tau))
 
 
 def _check(options: HiPoSegOptions) -> None:
@@ -341,7 +370,18 @@ def _check(options: HiPoSegOptions) -> None:
     for name in ("embed_dim", "proj_layers", "pixels_per_class"):
         if getattr(options, name) < 1:
             raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose 1 or more")
-    if options.fine_softmax == "residual" and options.levels == "fine":
-        raise ConfigError("method.fine_softmax", "residuals need parents", "set method.levels=all, or another softmax")
+    for name in ("sigma_in", "sigma_out", "ema_reference_count"):
+        if getattr(options, name) < 0:
+            raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose 0 or more")
+    for name in ("start_coarse", "start_fine", "start_align"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ConfigError(f"method.{name}", f"is {getattr(options, name)}", "choose a share of the run, from 0 to 1")
     if not 0 <= options.ema_momentum <= 1:
         raise ConfigError("method.ema_momentum", f"is {options.ema_momentum}", "choose a value from 0 to 1")
+    for name in ("fine_softmax", "fine_repulsion"):
+        if getattr(options, name) != "all" and options.levels == "fine":
+            what = f"is {getattr(options, name)}, which needs parents"
+            raise ConfigError(f"method.{name}", what, "set method.levels=all, or leave it at all")
+    if options.update == "before" and options.proto_in_loss == "blended":
+        what = "would blend the batch into prototypes that update=before has moved towards it already"
+        raise ConfigError("method.proto_in_loss", what, "set method.update=after, or method.proto_in_loss=batch")
