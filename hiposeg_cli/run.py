@@ -27,7 +27,7 @@ from hiposeg_cli.learn import ranks
 from hiposeg_cli.learn.augment import Augment, AugmentOptions
 from hiposeg_cli.learn.checkpoint import apply_weights, load_weights
 from hiposeg_cli.learn.device import choose_kernels, pick_amp, pick_device
-from hiposeg_cli.learn.label_check import check_labels, level_pixels
+from hiposeg_cli.learn.label_check import check_labels, level_pixels, shown_classes
 from hiposeg_cli.learn.launch import launch_of
 from hiposeg_cli.learn.loop import Trainer
 from hiposeg_cli.learn.memory import NO_ROOM, FoundBatch, Trial, enough_memory, largest_batch, trial_memory, tried_batch
@@ -100,7 +100,8 @@ def open_training_data(config: RunConfig) -> Dataset:
 
 def plan_run(config: RunConfig) -> Plan:
     """What the dataset and this machine suggest for the settings that nobody chose."""
-    typed = config.typed
+    typed, dataset = config.typed, open_training_data(config)
+    shown_classes(dataset, "train", "fine")
     chosen = {
         key: typed[key]
         for key, origin in config.origins.items()
@@ -110,7 +111,7 @@ def plan_run(config: RunConfig) -> Plan:
     launch = launch_of(os.environ)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     return plan(
-        open_training_data(config),
+        dataset,
         device=cast(Device, device.type),
         cores=max(1, (os.cpu_count() or 1) // (launch.local_size if launch else 1)),
         gpu_bytes=memory,

@@ -142,7 +142,7 @@ def resolve_config(
     files = [Layer(str(path), _settings_file(path)) for path in config_files]
     # The method's name decides which options exist, so it is settled first, among all layers.
     base = {key: value for section, cls in _SECTIONS.items() for key, value in defaults(cls, section).items()}
-    outer = [*files, environment_layer([*base, *_all_method_keys()]), *layers]
+    outer = [_length_settled(layer) for layer in (*files, environment_layer([*base, *_all_method_keys()]), *layers)]
     method = "hiposeg"
     for layer in outer:
         method = str(layer.values.get("method.name", method))
@@ -164,6 +164,13 @@ def resolve_config(
     )  # fmt: skip
     _check(config)
     return config
+
+
+def _length_settled(layer: Layer) -> Layer:
+    """A layer whose epochs win over the steps of the layers before it."""
+    if "optim.epochs" not in layer.values:
+        return layer
+    return Layer(layer.origin, {"optim.iterations": 0, **layer.values}, layer.reasons)
 
 
 def _settings_file(path: Path) -> dict[str, Any]:

@@ -369,7 +369,7 @@ def test_a_full_disk_keeps_what_was_saved_before(
     monkeypatch.undo()
     assert not list((tmp_path / "run").rglob("*.tmp"))
     second = resumed(tmp_path / "run")
-    assert second.progress["step"] == 3
+    assert second.progress["step"] == (3 if name == "state.safetensors" else 4), "the state is saved before the weights are"
     second.run()
     for mine, theirs in zip(straight.net.parameters(), second.net.parameters(), strict=True):
         assert torch.equal(mine, theirs)

@@ -13,6 +13,7 @@ from hiposeg_cli.config import Layer
 from hiposeg_cli.errors import DataError
 from hiposeg_cli.hierarchy_yaml import parse_hierarchy
 from hiposeg_cli.plan import Device, Plan, fingerprint, plan
+from hiposeg_cli.run_config import resolve_config
 from hiposeg_cli.store import Dataset, Row
 
 HIERARCHY = parse_hierarchy(
@@ -233,6 +234,19 @@ def test_a_length_that_was_asked_for_is_never_overridden(key: str) -> None:
         assert not {"optim.epochs", "optim.iterations", "loop.val_every"} & left.keys()
         assert "data.batch" in left
     assert with_chosen(uniform(400, 512, 512), {"loop.val_every": 3})["optim.epochs"] == 30
+
+
+@pytest.mark.parametrize(
+    ("layers", "epochs", "iterations"),
+    [
+        ([{"optim.iterations": 9}, {"optim.epochs": 2}], 2, 0), ([{"optim.epochs": 2}, {"optim.iterations": 9}], 2, 9),
+        ([{"optim.iterations": 9, "optim.epochs": 2}, {"optim.lr": 1.0}], 2, 9),
+    ],
+)  # fmt: skip
+def test_of_two_lengths_the_later_layer_s_wins(layers: list[dict[str, Any]], epochs: int, iterations: int) -> None:
+    """Or `--epochs` would be ignored beside iterations of a file or of the environment."""
+    config = resolve_config([Layer(f"--layer-{number}", values) for number, values in enumerate(layers)])
+    assert (config.optim.epochs, config.optim.iterations) == (epochs, iterations)
 
 
 def test_the_layer_names_its_origin() -> None:

@@ -274,6 +274,10 @@ def begun(folder: Path, method: str, **settings: Any) -> Trainer:
     return trainer_of(folder / "data", folder / "unused", method, **settings)
 
 
+def no_memory(*arguments: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def scenario_training(folder: Path) -> Any:
     only_the_first_writes()
     found: dict[str, Any] = {}
@@ -289,12 +293,21 @@ def scenario_training(folder: Path) -> Any:
     found["stopped"] = (stopped.value.signal_number, broken.progress["step"])
     second = resumed(folder / "broken" / "hiposeg")
     found["resumed"] = ran(second)
-    trainer = begun(folder / "failing", "flat", data__batch=2)
+    full = begun(folder / "full", "flat", data__batch=2)
+    full._step = no_memory  # type: ignore[method-assign]
+    with pytest.raises((HiposegError, ranks.EndedElsewhere)) as failed:
+        full.run()
+    found["full"] = str(failed.value)
+    trainer = begun(folder / "failing", "flat", data__batch=2, loop__val_every=100)
     if ranks.rank() == 1:
-        TrainSet.__getitem__ = lambda self, draw: DataError(self.rows[draw[1]].key, "is broken")  # type: ignore[method-assign]
+        read = TrainSet.__getitem__
+        TrainSet.__getitem__ = lambda self, draw: (  # type: ignore[method-assign]
+            read(self, draw) if trainer.progress["step"] < 2 else DataError(self.rows[draw[1]].key, "is broken")
+        )
     with pytest.raises((DataError, ranks.EndedElsewhere)) as failed:
         trainer.run()
     found["failed"] = (type(failed.value).__name__, ranks.n_ranks())
+    found["saved"] = trainer.state_path.exists()
     return found
 
 
@@ -302,7 +315,7 @@ def scenario_training(folder: Path) -> Any:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     prepared_squares(folder, 10, 5)
-    for name in ("straight", "broken", "failing"):
+    for name in ("straight", "broken", "failing", "full"):
         (folder / name).mkdir()
         (folder / name / "data").symlink_to(folder / "data")
     return folder
@@ -358,6 +371,12 @@ def test_ranks_stay_equal_and_a_stop_on_one_resumes_exactly(trained: list[Any], 
 @pytest.mark.slow
 def test_an_error_on_one_rank_ends_all(trained: list[Any]) -> None:
     assert [found["failed"] for found in trained] == [("EndedElsewhere", 1), ("DataError", 1)]
+    assert not any(found["saved"] for found in trained), "no rank has the random states of all"
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_on_all_ranks_is_one_message(trained: list[Any]) -> None:
+    assert sorted("fit into memory" in found["full"] for found in trained) == [False, True]
 
 
 @pytest.mark.slow
@@ -617,6 +636,17 @@ def test_each_process_takes_its_own_gpu(
             pick_device(name)
     else:
         assert pick_device(name) == torch.device(device)
+
+
+def test_processes_that_cannot_meet_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for key, value in {**TORCHRUN, "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
+            monkeypatch.setenv(key, value)
+        with pytest.raises(ConfigError, match=rf"localhost:{port}: the processes cannot meet"), ranks.joined():
+            pass
 
 
 def test_alone_nothing_is_exchanged() -> None:

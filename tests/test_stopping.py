@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from test_train import HIERARCHY, prepared_squares, require_equal_runs, resumed,
 
 from hiposeg_cli.convert import PrepareOptions, prepare
 from hiposeg_cli.errors import DataError, HiposegError
+from hiposeg_cli.learn.checkpoint import load_weights
 from hiposeg_cli.learn.data import TrainSet
 from hiposeg_cli.learn.loop import Interrupted
 from hiposeg_cli.learn.loss_guard import LossGuard
@@ -54,9 +57,62 @@ def test_a_signal_while_a_split_is_scored_stops_at_once_and_scoring_is_made_up_f
     with pytest.raises(Interrupted):
         broken.run()
     assert broken.progress["due"]
+    again = resumed(broken.run_dir)
+    again.stop = lambda: signal.SIGINT  # while the scoring is made up for
+    with pytest.raises(Interrupted):
+        again.run()
     second = resumed(broken.run_dir)
     second.run()
     require_equal_runs(straight, second)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_in_its_last_scoring_goes_on(squares: Path, tmp_path: Path) -> None:
+    straight = trainer_of(squares, tmp_path / "straight", "flat")
+    straight.run()
+    broken = trainer_of(squares, tmp_path / "broken", "flat")
+    broken.stop = lambda: signal.SIGTERM if broken.finished else None
+    with pytest.raises(Interrupted):
+        broken.run()
+    second = resumed(broken.run_dir)
+    assert second.run() == straight.log.read()[-1]
+    require_equal_runs(straight, second)
+    with pytest.raises(DataError, match="is finished"):
+        resumed(broken.run_dir)
+
+
+def test_only_a_second_ctrl_c_stops_at_once() -> None:
+    """At a time limit a scheduler may pass SIGTERM on twice: to the process and to its launcher."""
+    from hiposeg_cli.commands.train import _Signals
+
+    with _Signals() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received() == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with _Signals(several=True) as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received() == signal.SIGINT
+
+
+def test_a_signal_is_noted_where_nobody_reads_stderr() -> None:
+    """Ctrl-C in `hiposeg train DATA 2>&1 | tee log` ends tee too, and often first."""
+    script = (
+        "import os, signal\n"
+        "from hiposeg_cli.commands.train import _Signals\n"
+        "with _Signals() as signals:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    raise SystemExit(128 + signals.received())\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run([sys.executable, "-c", script], stderr=writer, check=False)
+    finally:
+        os.close(writer)
+    assert ended.returncode == 130
 
 
 @pytest.mark.slow
@@ -126,6 +182,35 @@ def test_when_an_image_cannot_be_read_the_steps_so_far_are_kept(
     assert second.progress["step"] == 5
     second.run()
     require_equal_runs(straight, second)
+
+
+@pytest.mark.slow
+def test_when_a_validation_photo_cannot_be_read_nothing_is_lost(tmp_path: Path) -> None:
+    data = prepared_squares(tmp_path, 10, 4)
+    straight = trainer_of(data, tmp_path / "straight")
+    straight.run()
+    broken = trainer_of(data, tmp_path / "broken")
+    photo = next((tmp_path / "raw" / "val" / "images").glob("*.png"))
+    kept = photo.read_bytes()
+    photo.unlink()
+    with pytest.raises(DataError, match=photo.name):
+        broken.run()
+    assert load_weights(tmp_path / "broken" / "weights" / "last.safetensors").about["step"] == 2
+    with pytest.raises(DataError, match=photo.name):
+        resumed(broken.run_dir).run()
+    photo.write_bytes(kept)
+    second = resumed(broken.run_dir)
+    assert second.progress["step"] == 2
+    second.run()
+    require_equal_runs(straight, second)
+
+
+def test_results_have_the_columns_of_every_validation(tmp_path: Path) -> None:
+    """Patience, of which there are two, may have been set for a part of the run only."""
+    from hiposeg_cli.commands.train import _write_results
+
+    _write_results(tmp_path / "results.csv", [{"step": 1, "stale": 0}, {"step": 2}])
+    assert (tmp_path / "results.csv").read_text() == "step,stale\n1,0\n2,\n"
 
 
 @pytest.mark.slow
@@ -325,6 +410,16 @@ def test_images_that_flat_cannot_learn_from_are_said(squares: Path, boxes: Path,
     result = run("train", squares, "--also", boxes, *FLAGS, "--method", "flat", "--out", tmp_path / "run", "--json")
     (said,) = [text for text in json.loads(result.stdout)["warnings"] if "coarse labels only" in text]
     assert said.startswith("6 training images")
+
+
+@pytest.mark.parametrize("class_id", ["99", "-1", "x"])
+def test_a_manifest_with_a_class_beyond_the_hierarchy_is_named(squares: Path, tmp_path: Path, class_id: str) -> None:
+    shutil.copytree(squares, tmp_path / "data")
+    manifest = tmp_path / "data" / "manifest" / "train.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows[0]["fine_counts"][class_id] = 3
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(run("train", tmp_path / "data", "--net", "fpn"), "train.jsonl", f"fine class {class_id}")
 
 
 def test_datasets_of_different_trees_do_not_train_together(squares: Path, tmp_path: Path) -> None:

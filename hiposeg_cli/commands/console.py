@@ -6,6 +6,7 @@ rich is imported where it is used, so that `--help` stays fast.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,13 +36,21 @@ def stderr_console() -> Any:
 def say(text: str) -> None:
     """One line of talk."""
     if not _quiet:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        _talk(text)
 
 
 def warn(text: str) -> None:
     """One line a user should not miss."""
-    sys.stderr.write(f"warning: {text}\n")
+    _talk(f"warning: {text}")
+
+
+def _talk(text: str) -> None:
+    """A line on stderr. Where nobody reads it any more, as after Ctrl-C in `2>&1 | tee log`, the work goes on without."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
 
 
 def out(text: str) -> None:
@@ -75,7 +84,7 @@ def fail(command: str, message: str, code: int, *, as_json: bool) -> None:
     if as_json:
         out(envelope(command, {"error": message, "exit_code": code}, status="error"))
     else:
-        sys.stderr.write(f"hiposeg: {message}\n")
+        _talk(f"hiposeg: {message}")
 
 
 @contextmanager

@@ -327,18 +327,18 @@ def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
     from hiposeg_cli.labelmap import write_bytes_atomic
 
     table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[-1]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # patience, of which there are two, may have changed
+    writer = csv.DictWriter(table, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_bytes_atomic(path, table.getvalue().encode())
 
 
 class _Signals:
-    """Remembers SIGINT and SIGTERM while training; a second one acts at once.
+    """Remembers SIGINT and SIGTERM while training; a second Ctrl-C acts at once, a second SIGTERM may be a scheduler's echo.
 
     Args:
-        several: whether this is one process of several; then a launcher and a scheduler may both pass the same signal on,
-            and a second one means nothing.
+        several: whether this is one process of several, to which a launcher and a terminal may both pass Ctrl-C on.
     """
 
     def __init__(self, *, several: bool = False) -> None:
@@ -353,11 +353,12 @@ class _Signals:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and not self.several:
+        again, self.number = self.number is not None, self.number or number
+        if not again:
+            with contextlib.suppress(RuntimeError):  # raised where the step itself is writing to stderr
+                console.say("stopping after this step" + ("" if self.several else " (Ctrl-C once more to stop at once)"))
+        elif number == signal.SIGINT and not self.several:
             raise KeyboardInterrupt
-        if self.number is None:
-            console.say("stopping after this step" + ("" if self.several else " (once more to stop at once)"))
-        self.number = number
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self.before.items():

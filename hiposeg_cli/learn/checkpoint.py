@@ -119,8 +119,10 @@ class RunState:
         except (RuntimeError, KeyError, ValueError) as error:
             raise DataError(path, f"does not fit this run ({str(error).splitlines()[0]})", "start a new run") from None
         own = {key: tensors[name] for key in ("rng/cpu", "rng/cuda") if (name := _of_rank(key, ranks.rank())) in tensors}
-        if "rng/cpu" in own:
-            torch.set_rng_state(own["rng/cpu"])
+        if "rng/cpu" not in own:
+            what = f"has no random state of process {ranks.rank()}"
+            raise DataError(path, what, "start a new run with --init")
+        torch.set_rng_state(own["rng/cpu"])
         if "rng/cuda" in own and self.device.type == "cuda":
             torch.cuda.set_rng_state(own["rng/cuda"], self.device)
 

@@ -31,7 +31,7 @@ def check_labels(dataset: Dataset, needs: frozenset[str]) -> list[str]:
             warnings.append(f"{alone} training images have coarse labels only, and this method learns from fine ones")
     for kind, level in (("fine", dataset.hierarchy.fine), ("coarse", dataset.hierarchy.coarse)):
         if kind in needs:
-            shown = {split: _classes(dataset, split, kind, level) for split in ("train", "val")}
+            shown = {split: shown_classes(dataset, split, kind) for split in ("train", "val")}
             warnings += _compare(dataset, kind, level, shown["train"], shown["val"])
     return warnings
 
@@ -58,8 +58,9 @@ def level_pixels(rows: Iterable[Row], hierarchy: Hierarchy) -> tuple[NDArray[np.
     return tuple(levels)
 
 
-def _classes(dataset: Dataset, split: str, kind: str, level: Level) -> set[int]:
-    """Ids that occur in a split. Raises DataError for one that the hierarchy lacks."""
+def shown_classes(dataset: Dataset, split: str, kind: str) -> set[int]:
+    """Ids of the level `kind` (`fine`, `coarse`) in a split. Raises DataError for one that the hierarchy lacks."""
+    level = dataset.hierarchy.fine if kind == "fine" else dataset.hierarchy.coarse
     found = class_pixels(dataset.rows.get(split, ()), kind)
     known = {str(node.id) for node in level.nodes}
     for class_id in found:

@@ -24,7 +24,7 @@ from hiposeg_cli.learn.checkpoint import RunState, save_weights
 from hiposeg_cli.learn.compilation import training_pass
 from hiposeg_cli.learn.data import StepSampler, TrainSet, drawn_batches, living_workers, steps_per_epoch, train_loader
 from hiposeg_cli.learn.evaluate import evaluate_jointly, segment
-from hiposeg_cli.learn.loss_guard import LossGuard
+from hiposeg_cli.learn.loss_guard import LossGuard, not_finite
 from hiposeg_cli.learn.memory import enough_memory, smaller_step
 from hiposeg_cli.learn.method import LossTerms, Method, Progress, mean_of
 from hiposeg_cli.learn.metrics_log import MetricsLog
@@ -50,10 +50,6 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int, state_path: Path) -> None:
         super().__init__(f"stopped by signal {signal_number}; state saved in {state_path}")
         self.signal_number = signal_number
-
-
-class _ScoringStopped(Exception):
-    """A signal came while a split was scored."""
 
 
 @dataclass
@@ -160,7 +156,7 @@ class Trainer:
                 self.run_dir, f"was begun for {self.progress['total_steps']} steps, not {self.total_steps}",
                 "restore its config.yaml, or start a new run with --init",
             )  # fmt: skip
-        if self.finished:
+        if self.finished and not self.progress["due"]:
             early = ", stopped early" if self.stopped_early else ""
             raise DataError(
                 self.run_dir, f"is finished ({self.progress['step']} steps{early})",
@@ -175,7 +171,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train to the end. Returns the last validation's values.
 
-        Raises: Interrupted after saving the state when `stop` asks for it; HiposegError when the loss is not finite.
+        Raises: Interrupted, the state being saved, when `stop` asks for it; HiposegError when the loss is not finite.
         """
         if self.progress["step"] == 0:
             torch.manual_seed(self.seed + ranks.rank())
@@ -191,11 +187,12 @@ class Trainer:
     def _draw(self, batches: Iterator[Batch]) -> list[Batch]:
         """The batches of one step. Where they cannot be had, the steps so far are saved and the error is raised."""
         fewer = "pass fewer --workers or a smaller --crop"
+        alone = ranks.n_ranks() == 1  # where there are others, an error parts them, and no one has all random states
         try:
             with ranks.agreed(), enough_memory("drawing a batch", fewer):
                 return list(islice(batches, self.optim.accumulate))
         except Exception:
-            if ranks.n_ranks() == 1 and self.progress["step"]:  # other processes are gone by now
+            if alone and self.progress["step"]:
                 with suppress(HiposegError):
                     self._require_no_fault()
                     self._require_finite(self.progress["step"])
@@ -207,7 +204,7 @@ class Trainer:
         step, accumulate = self.progress["step"], self.optim.accumulate
         where = f"step {step + 1}, a batch of {self.batch}"
         cure = smaller_step(self.batch, accumulate, self.resumed_run, on_gpu=self.device.type == "cuda")
-        with enough_memory(where, cure):
+        with ranks.one_speaks(), enough_memory(where, cure):
             terms = self._step(batches, Progress(step, self.total_steps, self.seed))
         self.guard.note(terms.total, step)
         self.progress["step"] = step = step + 1
@@ -223,21 +220,12 @@ class Trainer:
             self._write({"step": step, "epoch": step / self.steps_per_epoch, **values})
         if scores_now or saves or signal_number is not None:
             self._require_finite(step)
-        stops = signal_number is not None and not ends
-        scores: dict[str, Any] = {}
-        if scores_now and not stops:
-            try:
-                scores = self._validate(step)
-            except _ScoringStopped:
-                stops, signal_number = True, self.stop()
-        if stops:
-            assert signal_number is not None
-            self.progress["due"] = scores_now
+        self.progress["due"] = scores_now
+        if scores_now or saves or signal_number is not None:
             self._save_state()
+        if signal_number is not None:
             raise Interrupted(signal_number, self.state_path)
-        if saves and not scores_now:
-            self._save_state()
-        return scores
+        return self._validate(step) if scores_now else {}
 
     def _loader(self) -> DataLoader[Any]:
         sampler = self._sampler(self.progress["step"], self.total_steps, ranks.rank())
@@ -334,34 +322,31 @@ class Trainer:
         return values
 
     def _require_finite(self, step: int) -> None:
-        """Refuse to save what no run could go on from: the update after a finite loss can break weights too."""
+        """Refuse to save what no run could go on from."""
         with ranks.agreed():
-            for name, module in self.state.modules.items():
-                tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
-                if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                    raise HiposegError(f"step {step}", f"the {name} has values that are not finite", self._steadier)
+            if (name := not_finite(self.state.modules)) is not None:
+                raise HiposegError(f"step {step}", f"the {name} has values that are not finite", self._steadier)
 
     def _validate(self, step: int) -> dict[str, Any]:
-        """Score the validation split, keep the best weights, save the state."""
-        epoch, net = round(step / self.steps_per_epoch), self.scored_net
-        values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch, **self._scores(net.eval())}
+        """Score the validation split, keep the best weights, save the state.
+
+        Scoring may fail on a photo, so the state was saved before it, as one whose validation is due; so are the weights.
+        """
+        self._save_weights("last", step, None)
+        values: dict[str, Any] = {"step": step, "epoch": step / self.steps_per_epoch, **self._scores(self.scored_net.eval())}
         self.progress["due"] = False
-        fine = values.get(f"val_{self.dataset.hierarchy.fine.name}_miou")
-        about = {**self.about, "step": step, "val_fine_miou": fine}
-        best = self.progress["best"]
+        fine, best = values.get(f"val_{self.dataset.hierarchy.fine.name}_miou"), self.progress["best"]
         better = fine is None or best is None or fine > best
         self.progress["stale"] = 0 if better else self.progress["stale"] + 1
         if better:
             self.progress["best"] = fine
-        with ranks.agreed():
-            for which in ("last", "best") if better else ("last",):
-                if ranks.is_first():
-                    save_weights(self.run_dir / "weights" / f"{which}.safetensors", net, self.dataset.hierarchy, about)
+        for which in ("last", "best") if better else ("last",):
+            self._save_weights(which, step, fine)
         if self.patience:
             values |= {"stale": self.progress["stale"], "stopped_early": self.stopped_early}
         self._write(values)
         self._save_state()
-        self.watcher.scored(epoch, values)
+        self.watcher.scored(round(step / self.steps_per_epoch), values)
         self.read_at = (step, time.perf_counter())
         return values
 
@@ -369,11 +354,11 @@ class Trainer:
         """mIoU of every level on the validation split; nothing where there is none."""
         if not self.dataset.rows.get("val"):
             return {}
-        size, stoppable = self.augment.options.size, ranks.n_ranks() == 1 and not self.finished
+        size, alone = self.augment.options.size, ranks.n_ranks() == 1
 
         def predict(image: Any) -> Any:
-            if stoppable and self.stop() is not None:
-                raise _ScoringStopped
+            if alone and (number := self.stop()) is not None:
+                raise Interrupted(number, self.state_path)
             return segment(net, image, size=size, device=self.device, amp=self.amp)
 
         confusion = evaluate_jointly(self.dataset, self.dataset.split("val"), predict)
@@ -381,6 +366,13 @@ class Trainer:
             f"val_{level.name}_miou": none_if_nan(score(confusion.matrix(depth), level).miou)
             for depth, level in enumerate(self.dataset.hierarchy.levels)
         }
+
+    def _save_weights(self, which: str, step: int, fine: float | None) -> None:
+        about = {**self.about, "step": step, "val_fine_miou": fine}
+        path = self.run_dir / "weights" / f"{which}.safetensors"
+        with ranks.agreed():
+            if ranks.is_first():
+                save_weights(path, self.scored_net, self.dataset.hierarchy, about)
 
     def _save_state(self) -> None:
         self.progress["scaler"] = self.scaler.state_dict()

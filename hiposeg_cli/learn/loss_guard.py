@@ -1,9 +1,12 @@
-"""The first loss that was not finite, remembered on the device: to read every loss would be to wait for a GPU."""
+"""What is not finite: the first such loss of a run, remembered on the device, since reading every one would wait for a GPU;
+and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class LossGuard:
@@ -23,3 +26,12 @@ class LossGuard:
         """The step whose loss was the first that is not finite, and that loss. Waits for the device."""
         step = int(self.step)
         return None if step < 0 else (step, float(self.loss))
+
+
+def not_finite(modules: Mapping[str, nn.Module]) -> str | None:
+    """The first of some modules with a value that is not finite: the update after a finite loss can break weights too."""
+    for name, module in modules.items():
+        tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            return name
+    return None

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hiposeg_cli.errors import HiposegError
+from hiposeg_cli.errors import ConfigError, HiposegError
 from hiposeg_cli.learn.batch import Batch
 from hiposeg_cli.learn.launch import launch_of
 from hiposeg_cli.learn.method import LossTerms, Progress
@@ -61,7 +61,11 @@ def joined() -> Iterator[None]:
         return
     os.environ |= {"MASTER_ADDR": launch.address, "MASTER_PORT": str(launch.port)}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, init_method="env://", rank=launch.rank, world_size=launch.size)
+    try:
+        dist.init_process_group(backend, init_method="env://", rank=launch.rank, world_size=launch.size)
+    except RuntimeError as error:
+        where, why = f"{launch.address}:{launch.port}", str(error).splitlines()[0]
+        raise ConfigError(where, f"the processes cannot meet here ({why})", "set MASTER_ADDR and MASTER_PORT") from None
     try:
         yield
     except RuntimeError as error:
@@ -140,6 +144,24 @@ def agreed() -> Iterator[None]:
     error = failure if failure is not None and speaker == rank() else EndedElsewhere(code)
     dist.destroy_process_group()
     raise error
+
+
+@contextmanager
+def one_speaks() -> Iterator[None]:
+    """A block whose error may come to several ranks, each for itself: the first raises it, the others EndedElsewhere."""
+    try:
+        yield
+    except HiposegError as error:
+        if n_ranks() > 1 and not _is_first_to_fail():
+            raise EndedElsewhere(error.exit_code) from None
+        raise
+
+
+def _is_first_to_fail() -> bool:
+    try:
+        return int(dist.distributed_c10d._get_default_store().add("failed", 1)) == 1
+    except RuntimeError:  # the process that kept the store has failed, and is gone
+        return False
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
