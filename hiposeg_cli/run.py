@@ -101,7 +101,7 @@ def open_training_data(config: RunConfig) -> Dataset:
 def plan_run(config: RunConfig) -> Plan:
     """What the dataset and this machine suggest for the settings that nobody chose."""
     typed, dataset = config.typed, open_training_data(config)
-    shown_classes(dataset, "train", "fine")
+    shown_classes(dataset, "train", "fine")  # the plan counts them, so one beyond the hierarchy is named first
     chosen = {
         key: typed[key]
         for key, origin in config.origins.items()

@@ -206,7 +206,7 @@ def test_when_a_validation_photo_cannot_be_read_nothing_is_lost(tmp_path: Path) 
 
 
 def test_results_have_the_columns_of_every_validation(tmp_path: Path) -> None:
-    """Patience, of which there are two, may have been set for a part of the run only."""
+    """Two of them are written with patience only, which may change where a run is resumed."""
     from hiposeg_cli.commands.train import _write_results
 
     _write_results(tmp_path / "results.csv", [{"step": 1, "stale": 0}, {"step": 2}])

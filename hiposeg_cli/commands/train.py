@@ -327,7 +327,7 @@ def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
     from hiposeg_cli.labelmap import write_bytes_atomic
 
     table = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))  # patience, of which there are two, may have changed
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # a resumed run may have another patience
     writer = csv.DictWriter(table, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -1,5 +1,7 @@
-"""What is not finite: the first such loss of a run, remembered on the device, since reading every one would wait for a GPU;
-and weights."""
+"""Losses and weights that are not finite.
+
+The first such loss of a run is remembered on the device: to read every loss would be to wait for a GPU.
+"""
 
 from __future__ import annotations
 
