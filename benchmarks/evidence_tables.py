@@ -75,6 +75,8 @@ class Evidence:
 
     def differences(self, set_name: str, row: str, reference: str) -> list[str]:
         """Mean and standard deviation of the differences at equal seeds, and how many of them are above zero."""
+        if row == reference:
+            return [""] * len(MEASURES)
         runs, base = self.of(set_name, row), self.of(set_name, reference)
         pairs = [(runs[seed], base[seed]) for seed in runs if seed in base]
         cells = []
@@ -122,12 +124,16 @@ def differences(evidence: Evidence) -> str:
 
 
 def ablation(evidence: Evidence) -> str:
-    rows = [
-        [title, losses, *evidence.scores(name, row, MEASURES), *evidence.differences(name, row, "flat")]
-        for name, title in SETS.items()
-        if evidence.of(name, "both")
-        for row, losses in ABLATION.items()
-    ]
+    """Over the seeds that all its rows have."""
+    rows = []
+    for name, title in SETS.items():
+        seeds = set.intersection(*(set(evidence.of(name, row)) for row in ABLATION))
+        same = Evidence(evidence.of(name, row)[seed] for row in ABLATION for seed in seeds)
+        rows += [
+            [title, losses, *same.scores(name, row, MEASURES), *same.differences(name, row, "flat")]
+            for row, losses in ABLATION.items()
+            if seeds
+        ]
     return table(
         ["data (classes)", "losses", "seeds", *MEASURES.values(), *(f"{name} less CE" for name in MEASURES.values())], rows
     )
