@@ -381,7 +381,7 @@ def _check(options: HiPoSegOptions) -> None:
     for name in ("fine_softmax", "fine_repulsion"):
         if getattr(options, name) != "all" and options.levels == "fine":
             what = f"is {getattr(options, name)}, which needs parents"
-            raise ConfigError(f"method.{name}", what, "set method.levels=all, or leave it at all")
+            raise ConfigError(f"method.{name}", what, f"set method.levels=all, or method.{name}=all")
     if options.update == "before" and options.proto_in_loss == "blended":
         what = "would blend the batch into prototypes that update=before has moved towards it already"
         raise ConfigError("method.proto_in_loss", what, "set method.update=after, or method.proto_in_loss=batch")
