@@ -7,8 +7,8 @@ h, w     the network's output grid      N      pixels taken into a loss
 
 Host and device: a GPU works behind the host, and whoever asks it for a value waits until it has caught up. Labels are
 known on the host, so whatever depends on labels alone (which pixels are taken, how many they are) is computed there, while
-the GPU is busy with the network, and sent after it (`on_device`). No loss asks the GPU for anything; see
-tests/test_no_sync.py.
+the GPU is busy with the network, and sent after it (`on_device`). No loss of one process asks the GPU
+for anything; see tests/test_no_sync.py.
 """
 
 from __future__ import annotations
