@@ -32,6 +32,8 @@ Verdict = Literal["beyond the spread", "within the spread", "one seed, no claim"
 
 NOT_COMPARED = frozenset({"loop.seed", "data.path", "data.workers", "loop.save_every", "loop.log_every", "loop.tensorboard"})
 """Settings that make no group: seeds are averaged, data is checked, workers, saving and logs never change a result."""
+CHOOSE_IMAGES = ("data.fraction", "data.also")
+"""Settings that choose training images of one dataset: where they differ, so may the number of images."""
 
 RAREST, SEVERITY = "rarest third mIoU", "mistake severity"
 
@@ -174,6 +176,7 @@ def check_comparable(runs: Sequence[SavedRun], *, one_evaluation: bool) -> list[
     """
     first = runs[0]
     seen: dict[str, Path] = {}
+    drawn_alike: dict[str, SavedRun] = {}
     for run in runs:
         if not run.finished:
             raise DataError(
@@ -181,9 +184,10 @@ def check_comparable(runs: Sequence[SavedRun], *, one_evaluation: bool) -> list[
                 f"continue with `hiposeg train --resume {run.folder}`, or leave it out",
             )  # fmt: skip
         first.hierarchy.require_same(run.hierarchy, mine=first.folder, theirs=run.folder)
-        if run.images is not None and first.images is not None and run.images != first.images:
+        alike = drawn_alike.setdefault(json.dumps([run.settings.get(name) for name in CHOOSE_IMAGES]), run)
+        if run.images is not None and alike.images is not None and run.images != alike.images:
             raise DataError(
-                run.folder, f"was trained on {run.images} images, {first.folder} on {first.images}",
+                run.folder, f"was trained on {run.images} images, {alike.folder} on {alike.images}",
                 "compare runs of one training split",
             )  # fmt: skip
         same = json.dumps([run.seed, run.compared()], sort_keys=True, default=str)

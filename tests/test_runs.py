@@ -234,6 +234,16 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     refused(run("compare", first, "--data", tmp_path / "gone"), "gone", "prepare")
 
 
+def test_runs_on_shares_of_the_images_are_compared_and_other_splits_are_not(tmp_path: Path) -> None:
+    few = save_run(tmp_path / "few", [(0.4, 0.5)], images=4, data__fraction=0.5)
+    every = save_run(tmp_path / "all", [(0.5, 0.6)], images=8)
+    result = run("compare", few, every, "--json")
+    groups = json.loads(result.stdout)["data"]["groups"]
+    assert [group["settings"].get("data.fraction") for group in groups] == [0.5, None]
+    other = save_run(tmp_path / "other", [(0.4, 0.5)], images=5, data__fraction=0.5, loop__seed=1)
+    refused(run("compare", every, few, other), str(other), "5 images", f"{few} on 4")
+
+
 def test_broken_files_are_named(tmp_path: Path) -> None:
     folder = save_run(tmp_path / "a", [(0.5, 0.6)])
     (folder / "state.safetensors").write_bytes(b"no tensors")
